@@ -1,0 +1,29 @@
+# Each target sets up .venv by itself; nothing else needs to be installed first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help simulate simulate-full test lint
+help:            ## show this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/'
+
+simulate: $(VENV)/.installed       ## the quick simulation: synthetic subjects, a few minutes on two cores
+	$(BIN)/python simulations/see_by_subject.py
+
+simulate-full: $(VENV)/.installed  ## all 111 synthetic subjects, no time limit
+	$(BIN)/python simulations/see_by_subject.py --preset full
+
+test: $(VENV)/.installed-dev       ## set up and run every test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,133 @@
+"""Every error a user can meet, with its exit code.
+
+An error's text is one line: what is wrong, where, and what to do. `docs/exit-codes.md` is generated from `ExitCode`.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of every command. The text behind each is its documentation."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    DATA_MISSING = 10
+    DATA_INVALID = 11
+    TOO_FEW_SUBJECTS = 12
+    OUTPUT_EXISTS = 20
+    DISK_FULL = 21
+    NOT_RESUMABLE = 22
+    MODEL_INVALID = 30
+    MISSING_EXTRA = 31
+    ROUND_FAILED = 40
+    ENGINE_FAILED = 41
+    SCHEMA_TOO_NEW = 50
+    INTERRUPTED = 130
+
+    @property
+    def meaning(self) -> str:
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.OK: "The command did what it was asked.",
+    ExitCode.FAILED: "An error that no other code names; the message says which.",
+    ExitCode.USAGE: "A setting is wrong. All wrong settings are listed together; nothing was started.",
+    ExitCode.DATA_MISSING: "A data folder, an annotation file or a checkpoint is not there.",
+    ExitCode.DATA_INVALID: "Data are there but cannot be used: torn pictures, folders of different length, bad names.",
+    ExitCode.TOO_FEW_SUBJECTS: "The data hold too few subjects or sequences for the split or the cohort asked for.",
+    ExitCode.OUTPUT_EXISTS: "The output folder exists already. Resume it, or name another.",
+    ExitCode.DISK_FULL: "The disk is full. Nothing half-written was left; free space and resume.",
+    ExitCode.NOT_RESUMABLE: "The folder to resume holds no run, or a run with other settings.",
+    ExitCode.MODEL_INVALID: "A checkpoint is damaged or does not fit the preset: names or shapes are listed.",
+    ExitCode.MISSING_EXTRA: "An optional dependency is not installed; the message gives the install command.",
+    ExitCode.ROUND_FAILED: "Too many rounds were abandoned, because too few replies were fit to aggregate.",
+    ExitCode.ENGINE_FAILED: "Flower's simulation engine reported a failed run.",
+    ExitCode.SCHEMA_TOO_NEW: "The registry was written by a newer version of this program.",
+    ExitCode.INTERRUPTED: "Stopped by Ctrl-C. Start again with --resume.",
+}
+
+
+class McoeError(Exception):
+    """Base of every expected error: its text goes to the user as one line, its code to the shell."""
+
+    exit_code = ExitCode.FAILED
+
+
+class SettingsError(McoeError):
+    """One or more settings are wrong; ``faults`` lists them all."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(faults))
+
+
+class DataMissing(McoeError):
+    """A folder or file that was named is not there."""
+
+    exit_code = ExitCode.DATA_MISSING
+
+
+class DataInvalid(McoeError):
+    """Data that are there but cannot be used."""
+
+    exit_code = ExitCode.DATA_INVALID
+
+
+class TooFewSubjects(McoeError):
+    """Fewer subjects or sequences than the split or the cohort needs."""
+
+    exit_code = ExitCode.TOO_FEW_SUBJECTS
+
+
+class OutputExists(McoeError):
+    """The output folder is there already."""
+
+    exit_code = ExitCode.OUTPUT_EXISTS
+
+
+class DiskFull(McoeError):
+    """A write found no space."""
+
+    exit_code = ExitCode.DISK_FULL
+
+
+class NotResumable(McoeError):
+    """There is no run to resume, or its settings differ."""
+
+    exit_code = ExitCode.NOT_RESUMABLE
+
+
+class ModelInvalid(McoeError):
+    """A checkpoint that is damaged, or whose names or shapes do not fit."""
+
+    exit_code = ExitCode.MODEL_INVALID
+
+
+class MissingExtra(McoeError):
+    """An optional dependency is needed and not installed."""
+
+    exit_code = ExitCode.MISSING_EXTRA
+
+
+class RoundFailed(McoeError):
+    """Rounds were abandoned too often to go on."""
+
+    exit_code = ExitCode.ROUND_FAILED
+
+
+class EngineFailed(McoeError):
+    """Flower's engine reported a failed run."""
+
+    exit_code = ExitCode.ENGINE_FAILED
+
+
+class SchemaTooNew(McoeError):
+    """The registry's schema is newer than this program."""
+
+    exit_code = ExitCode.SCHEMA_TOO_NEW
