@@ -1,0 +1,192 @@
+"""MCO-E Net: two pictures of each modality -> features -> tokens -> MCO-Mamba -> MCIB -> mixture of experts -> emotion.
+
+MCO-E Net, 2025, https://arxiv.org/abs/2505.12007, as in the authors' released code (which differs from the paper's figure:
+a backbone for each of the four pictures, and the 1000 ImageNet logits as features). What differs from the release: the
+gradient of MCO-Mamba is exact, and what cannot act on the output stands apart in ``dead``.
+
+Letters: B batch, N pictures, T frames of a window, H and W height and width [pixels], F features of a picture, L tokens,
+d channels of a token, X inputs of the experts, c classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from mcoe_model.errors import SettingsError
+from mcoe_model.names import EMOTIONS
+from mcoe_model.networks.hce_moe import AttentionExpert, ConvolutionExpert, HCEMoE, Routing
+from mcoe_model.networks.mcib import MCIB
+from mcoe_model.networks.mco_mamba import MCOMamba
+from mcoe_model.networks.resnet import ResNet
+
+
+@dataclass(frozen=True)
+class McoeConfig:
+    """The sizes of one MCO-E Net; the defaults are the publication's."""
+
+    preset: str
+    input_size: int = 100  # side of the square pictures it was made for [pixels]
+    backbones: Literal["four", "two"] = "four"  # one for each picture, or one for each modality
+    width: int = 64  # channels of the backbone's first stage
+    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
+    features: int = 1000  # F, of each picture
+    channels: int = 4  # d
+    hidden: int = 1024  # X
+    projection_dropout: float = 0.5
+    experts: int = 8
+    top_k: int = 2
+    router_hidden: int = 512
+    convolution_hidden: int = 512
+    deep_hidden: int = 4096
+    deep_blocks: int = 5
+    deep_dropout: float = 0.5
+    dead: bool = True  # carry the tensors that the publication has and never uses
+
+    @property
+    def tokens(self) -> int:
+        """L: the first half comes from the first picture, the second half from the last."""
+        return 2 * self.features // self.channels
+
+    def __post_init__(self) -> None:
+        sizes = ("input_size", "width", "features", "channels", "hidden", "experts", "top_k")
+        sizes += ("router_hidden", "convolution_hidden", "deep_hidden", "deep_blocks")
+        faults = [f"{name} is {getattr(self, name)}, must be at least 1" for name in sizes if getattr(self, name) < 1]
+        if self.backbones not in ("four", "two"):
+            faults.append(f"backbones is {self.backbones!r}, must be 'four' or 'two'")
+        if min(self.blocks) < 1:
+            faults.append(f"blocks is {self.blocks}, every stage needs at least one")
+        if self.channels < 1 or self.channels % 2 or self.features * 2 % self.channels:
+            faults.append(f"channels is {self.channels}, must be even and divide 2 x features ({2 * self.features})")
+        if self.top_k > self.experts:
+            faults.append(f"top_k is {self.top_k}, there are only {self.experts} experts")
+        for name in ("projection_dropout", "deep_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                faults.append(f"{name} is {getattr(self, name)}, must be in [0, 1)")
+        if faults:
+            raise SettingsError([f"preset {self.preset!r}: {fault}" for fault in faults])
+
+
+class MCOENet(nn.Module):
+    """Recognises the emotion in a window of frames and event pictures; see `build` for the presets.
+
+    All parameters outside ``backbones`` are the head. The tensors of expert e are ``moe.experts.<e>.``; those under
+    ``dead`` are read by nothing and never get a gradient.
+    """
+
+    def __init__(self, config: McoeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_size = config.features
+        self.roles: tuple[str, ...] = ("first", "last") if config.backbones == "four" else ("any",)
+        self.backbones = nn.ModuleDict(
+            {
+                self._backbone_name(modality, role): ResNet(config.features, width=config.width, blocks=config.blocks)
+                for modality in ("frame", "event")
+                for role in self.roles
+            }
+        )
+        self.mamba = MCOMamba(config.channels)
+        self.fusion = MCIB(config.channels)
+        self.projection = nn.Linear(2 * config.features, config.hidden)
+        self.dropout = nn.Dropout(config.projection_dropout)
+        self.moe = HCEMoE(
+            config.hidden,
+            classes=len(EMOTIONS),
+            experts=config.experts,
+            top_k=config.top_k,
+            router_hidden=config.router_hidden,
+            convolution_hidden=config.convolution_hidden,
+            deep_hidden=config.deep_hidden,
+            deep_blocks=config.deep_blocks,
+            dropout=config.deep_dropout,
+        )
+        self.dead = _dead_parameters(self) if config.dead else nn.ParameterDict()
+
+    def encode(self, pictures: Tensor, modality: str, role: str) -> Tensor:
+        """Features (N, F) of normalised pictures (N, 3, H, W).
+
+        ``modality`` is frame or event; ``role``, one of ``roles``, tells which picture of the window it is to be.
+        """
+        if modality not in ("frame", "event") or role not in self.roles:
+            raise ValueError(f"no backbone for {modality!r}, {role!r} (modalities frame, event; roles {self.roles})")
+        features: Tensor = self.backbones[self._backbone_name(modality, role)](pictures)  # (N, F)
+        return features
+
+    @overload
+    def head(
+        self, frame_first: Tensor, frame_last: Tensor, event_first: Tensor, event_last: Tensor
+    ) -> Tensor: ...
+
+    @overload
+    def head(
+        self, frame_first: Tensor, frame_last: Tensor, event_first: Tensor, event_last: Tensor, *, routing: Literal[True]
+    ) -> tuple[Tensor, Routing]: ...
+
+    def head(
+        self, frame_first: Tensor, frame_last: Tensor, event_first: Tensor, event_last: Tensor, *, routing: bool = False
+    ) -> Tensor | tuple[Tensor, Routing]:
+        """Logits (B, c) from the features of the four pictures, each (B, F); with ``routing`` also the router's choice."""
+        frame = self._tokens(frame_first, frame_last)  # (B, L, d)
+        event = self._tokens(event_first, event_last)  # (B, L, d)
+        frame_seen, event_seen = self.mamba(frame, event)  # (B, L, d) twice
+        fused = self.fusion(frame_seen + frame, event_seen + event)  # (B, L, d)
+        x = self.dropout(gelu(self.projection(fused.flatten(1))))  # (B, X)
+        logits, chosen = self.moe(x)  # (B, c)
+        return (logits, chosen) if routing else logits
+
+    def forward(self, frame: Tensor, event: Tensor) -> Tensor:
+        """Logits (B, c) from two windows (B, 3, T, H, W), of which only the first and the last frame are used."""
+        features = [
+            feature for modality, window in (("frame", frame), ("event", event)) for feature in self._ends(window, modality)
+        ]  # four (B, F)
+        return self.head(*features)
+
+    def _ends(self, window: Tensor, modality: str) -> tuple[Tensor, Tensor]:
+        """Features of a window's first and last picture: (B, 3, T, H, W) -> (B, F) twice."""
+        first, last = window[:, :, 0], window[:, :, -1]  # (B, 3, H, W) twice
+        if self.roles == ("any",):
+            both = self.encode(torch.cat([first, last]), modality, "any")  # (2B, F)
+            return both[: len(first)], both[len(first) :]
+        return self.encode(first, modality, "first"), self.encode(last, modality, "last")
+
+    def _tokens(self, first: Tensor, last: Tensor) -> Tensor:
+        """(B, F) twice -> (B, L, d): d neighbouring features are a token."""
+        return torch.cat([first, last], dim=1).unflatten(1, (-1, self.config.channels))  # (B, L, d)
+
+    @staticmethod
+    def _backbone_name(modality: str, role: str) -> str:
+        return modality if role == "any" else f"{modality}_{role}"
+
+
+def _dead_parameters(model: MCOENet) -> nn.ParameterDict:
+    """The published tensors that nothing reads, or whose gradient is zero whatever the input. All zeros, never trained."""
+    inner = model.mamba.skip.shape[-1]
+    channels, size = model.config.channels, model.config.hidden
+    shapes: dict[str, tuple[int, ...]] = {
+        "mamba_dt_bias_backward": (2, inner),
+        "mamba_norm_weight": (2, inner),
+        "mamba_norm_bias": (2, inner),
+        "mamba_in_proj_extra": (2 * inner, channels),
+        "mamba_gate_0_weight": (2 * inner, inner),
+        "mamba_gate_0_bias": (2 * inner,),
+        "mamba_gate_2_weight": (2, 2 * inner),
+        "mamba_gate_2_bias": (2,),
+        "output_weight": (len(EMOTIONS), model.config.features),
+        "output_bias": (len(EMOTIONS),),
+        "router_query_key_weight": (2 * size, size),
+        "router_query_key_bias": (2 * size,),
+    }
+    for number, expert in enumerate(model.moe.experts):
+        if isinstance(expert, ConvolutionExpert):
+            shapes[f"expert_{number}_outer_taps"] = (model.config.convolution_hidden, size, 2)
+        elif isinstance(expert, AttentionExpert):
+            shapes[f"expert_{number}_query_key_weight"] = (2 * size, size)
+            shapes[f"expert_{number}_query_key_bias"] = (2 * size,)
+    return nn.ParameterDict(
+        {name: nn.Parameter(torch.zeros(shape), requires_grad=False) for name, shape in shapes.items()}
+    )

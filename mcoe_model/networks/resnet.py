@@ -1,0 +1,126 @@
+"""ResNet of basic blocks (ResNet-18 by default), with configurable width, depth and number of outputs.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385 (table 1, 18 layers).
+State-dict names and initialisation equal torchvision's ``resnet18``, so that its ImageNet weights load by name. Differs
+from it in three sizes one may choose: the width of the first stage, the blocks of each stage, the outputs of ``fc``.
+
+Letters: N pictures, H and W height and width [pixels], c channels of a stage, F outputs.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mcoe_model.errors import DataMissing, ModelInvalid
+
+log = logging.getLogger(__name__)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; the first convolution and the shortcut take the stride."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)  # (N, c, H', W')
+        y = torch.relu_(self.bn1(self.conv1(x)))  # (N, c, H', W')
+        y = self.bn2(self.conv2(y))  # (N, c, H', W')
+        return torch.relu_(y + shortcut)  # (N, c, H', W')
+
+
+class ResNet(nn.Module):
+    """Pictures (N, 3, H, W) -> features (N, outputs): the values of ``fc``, without activation.
+
+    ``width`` is the number of channels of the first stage (64 in ResNet-18), doubled by each of the next three;
+    ``blocks`` counts the basic blocks of the four stages.
+    """
+
+    def __init__(self, outputs: int, *, width: int = 64, blocks: tuple[int, int, int, int] = (2, 2, 2, 2)) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(width, width, blocks[0], stride=1)
+        self.layer2 = _stage(width, 2 * width, blocks[1], stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks[2], stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, blocks[3], stride=2)
+        self.fc = nn.Linear(8 * width, outputs)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, F)."""
+        x = torch.relu_(self.bn1(self.conv1(pictures)))  # (N, c, H/2, W/2)
+        x = self.maxpool(x)  # (N, c, H/4, W/4)
+        x = self.layer2(self.layer1(x))  # (N, 2c, H/8, W/8)
+        x = self.layer4(self.layer3(x))  # (N, 8c, H/32, W/32)
+        features: Tensor = self.fc(x.mean((2, 3)))  # (N, F)
+        return features
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+def load_imagenet(backbones: Iterable[ResNet], path: Path) -> tuple[str, ...]:
+    """Copy ImageNet weights with torchvision's names from a ``.safetensors`` or ``.pth`` file into every backbone.
+
+    A classifier ``fc`` of another size keeps its values: it is what a preset replaces. The names so kept are returned
+    and logged once. Raises DataMissing when there is no such file, ModelInvalid when the file is damaged or any other
+    tensor is missing, unknown or of another shape (all are listed).
+    """
+    weights = _read(path)
+    kept: set[str] = set()
+    faults: set[str] = set()
+    for backbone in backbones:
+        # The batch counters are in newer files only, and nothing reads them.
+        own = {name: tensor for name, tensor in backbone.state_dict().items() if not name.endswith("batches_tracked")}
+        unknown = {name for name in weights if name not in own and not name.endswith("batches_tracked")}
+        unfit = {name for name, tensor in own.items() if name not in weights or weights[name].shape != tensor.shape}
+        kept |= {name for name in unfit if name.startswith("fc.")}
+        faults |= unknown | {name for name in unfit if not name.startswith("fc.")}
+        with torch.no_grad():
+            for name in own.keys() - unfit:
+                own[name].copy_(weights[name])
+    if faults:
+        raise ModelInvalid(
+            f"{path} does not fit this ResNet: {len(faults)} tensors are missing, unknown or of another shape "
+            f"({', '.join(sorted(faults))}); give the weights of torchvision's resnet18"
+        )
+    if kept:
+        log.warning("%s: no fitting weights for %s; they keep their initial values", path, ", ".join(sorted(kept)))
+    return tuple(sorted(kept))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise DataMissing(f"no ImageNet weights at {path}; give a .safetensors or .pth file of torchvision's resnet18")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as fault:
+        raise ModelInvalid(f"{path} is damaged or no weights file ({fault}); fetch it again") from fault
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelInvalid(f"{path} does not hold a plain state dict (names to tensors); save the state dict alone")
+    return content
