@@ -1,0 +1,99 @@
+"""The two halves of a DAVIS346: intensity pictures, and events accumulated between them.
+
+Source: event pixel after v2e (Hu, Liu and Delbruck, CVPR workshops 2021, section 4, https://arxiv.org/abs/2006.07722):
+logarithmic intensity, first-order low-pass whose bandwidth grows with light, thresholds that differ by pixel, leak and
+shot noise. Differences: shot noise is drawn as a few random pixels per instant; the refractory time (0.5 ms) is far
+below the instants' spacing (11 ms) and left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcoe_model.data.synthetic.lighting import Light
+from mcoe_model.data.synthetic.performance import INSTANTS, PICTURES_HZ
+
+F = np.float32
+
+#: Electrons of a full intensity pixel; read noise and column pattern [full scales]; black level [grey levels].
+FULL_WELL, READ_NOISE, COLUMN_PATTERN, BLACK = 9000.0, 0.0035, 0.0035, 3.0
+#: Stuck pixels of a 90 x 90 picture, on average.
+HOT_PIXELS = 3.0
+
+
+@dataclass(frozen=True)
+class EventPixel:
+    """Event thresholds and their spread [natural log units], bandwidth at white, leak and shot noise [Hz]."""
+
+    threshold: float
+    spread: float
+    cutoff_hz: float
+    leak_hz: float
+    shot_hz: float
+
+
+EVENT_PIXELS: dict[str, EventPixel] = {
+    "normal": EventPixel(0.22, 0.03, 200.0, 0.05, 0.06),
+    "overexposed": EventPixel(0.22, 0.03, 300.0, 0.10, 0.15),
+    "low-light": EventPixel(0.25, 0.04, 110.0, 0.05, 0.80),
+    "hdr": EventPixel(0.22, 0.03, 200.0, 0.08, 0.20),
+}
+
+
+def intensity_pictures(irradiance: NDArray[np.float32], light: Light, g: np.random.Generator) -> NDArray[np.uint8]:
+    """Expose (T, H, W) irradiance [full scales] to N = T / INSTANTS pictures (N, H, W).
+
+    The exposure ends at the picture's last instant and is short, but lasts the whole picture in low light.
+    """
+    _, rows, columns = irradiance.shape
+    steps = irradiance.reshape(-1, INSTANTS, rows, columns)
+    charge = steps.mean(axis=1) if light.name == "low-light" else steps[:, -1].copy()  # (N, H, W)
+    noise = g.standard_normal(charge.shape, dtype=F)
+    noise *= np.sqrt(np.clip(charge, 0, 1.2) / F(FULL_WELL) + F(READ_NOISE**2))
+    charge += noise
+    charge += g.standard_normal(columns, dtype=F) * F(COLUMN_PATTERN)
+    pictures: NDArray[np.uint8] = np.clip(charge * 255 + F(BLACK), 0, 255).astype(np.uint8)
+    stuck = g.poisson(HOT_PIXELS * rows * columns / 8100)
+    pictures[:, g.integers(0, rows, stuck), g.integers(0, columns, stuck)] = g.integers(150, 255, stuck)
+    return pictures
+
+
+def event_counts(irradiance: NDArray[np.float32], light: Light, g: np.random.Generator) -> NDArray[np.int16]:
+    """ON minus OFF events of each picture's time: (T, H, W) irradiance [full scales] -> (N, H, W)."""
+    instants, rows, columns = irradiance.shape
+    pixel = EVENT_PIXELS[light.name]
+    dt = 1 / (PICTURES_HZ * INSTANTS)
+    shape = (rows, columns)
+    on_at = np.clip(g.normal(pixel.threshold, pixel.spread, shape), 0.05, None).astype(F)
+    off_at = np.clip(g.normal(pixel.threshold, pixel.spread, shape), 0.05, None).astype(F)
+    per_on, per_off = 1 / on_at, 1 / off_at
+    brightness = np.log(irradiance + F(light.glare * light.exposure + 1e-3))
+    bandwidth = 0.12 + 0.88 * np.clip(irradiance[0], 0, 1)  # share of the cut-off; frozen for the sequence
+    follow = (1 - np.exp(-2 * np.pi * pixel.cutoff_hz * dt * bandwidth)).astype(F)
+    leak = F(pixel.leak_hz * dt) * on_at
+    shots = pixel.shot_hz * dt * rows * columns
+
+    counts = np.zeros((instants // INSTANTS, rows, columns), np.int16)
+    seen = brightness[0].copy()
+    memory = seen - g.uniform(-0.9, 0.9, shape).astype(F) * np.minimum(on_at, off_at)  # no burst at the start
+    for instant in range(instants):
+        count = counts[instant // INSTANTS]
+        seen += follow * (brightness[instant] - seen)
+        memory -= leak
+        change = seen - memory
+        on = np.floor(np.clip(change * per_on, 0, 100))
+        off = np.floor(np.clip(-change * per_off, 0, 100))
+        memory += on * on_at - off * off_at
+        count += (on - off).astype(np.int16)
+        where = g.integers(0, rows * columns, g.poisson(shots))
+        np.add.at(count.reshape(-1), where, np.where(np.arange(where.size) % 2, -1, 1).astype(np.int16))
+        memory.reshape(-1)[where] = seen.reshape(-1)[where]
+    return counts
+
+
+def event_pictures(counts: NDArray[np.int16]) -> NDArray[np.uint8]:
+    """SEE's look: 128 where nothing happened, 255 where ON events prevail, 0 where OFF events do."""
+    return np.where(counts > 0, 255, np.where(counts < 0, 0, 128)).astype(np.uint8)
