@@ -1,0 +1,34 @@
+"""Light augmentation of a window's pictures: a shift, a change of brightness, and lost events.
+
+Not in the publications, which use none. A shift stands for a slipped headset and moves all four pictures alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHIFT = 0.06  # largest shift, share of the side
+BRIGHTNESS = (0.7, 1.4)  # factor on frames, drawn on a log scale
+EVENT_DROP = 0.3  # largest share of event pixels that go back to the background
+BACKGROUND = 128  # grey value of an event picture where nothing happened
+
+
+def augment(pictures: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Augmented copies of (B, 4, S, S): two frames, then two event pictures, of each window.
+
+    The numbers drawn depend on B and S alone, so a batch is augmented the same way whatever it shows.
+    """
+    count, _, size, _ = pictures.shape
+    reach = int(SHIFT * size)
+    shifts = generator.integers(-reach, reach + 1, (count, 2))
+    brightness = np.exp(generator.uniform(*np.log(BRIGHTNESS), count)).astype(np.float32)
+    lost = generator.random((count, 2, size, size), np.float32) < generator.uniform(0, EVENT_DROP, (count, 1, 1, 1))
+    result = np.empty_like(pictures)
+    padded = np.pad(pictures, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
+    for row, (down, right) in enumerate(shifts):
+        result[row] = padded[row, :, reach + down : reach + down + size, reach + right : reach + right + size]
+    frames = result[:, :2].astype(np.float32) * brightness[:, None, None, None]
+    result[:, :2] = np.minimum(frames, 255)
+    result[:, 2:][lost] = BACKGROUND
+    return result

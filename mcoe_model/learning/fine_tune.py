@@ -1,0 +1,154 @@
+"""The training loop, written once: the wearable's fine-tuning, a fleet's base model and every baseline run through it.
+
+Cross-entropy, AdamW and a random window per clip and epoch, as the publication trains (SPEC 1.5). Differs from it: a
+load-balancing term can be added, E x sum_e f_e p_e with the expert load f of the whole cohort where it is known
+(Qiu et al. 2025, "Demons in the Detail", https://arxiv.org/abs/2501.11873); a mixture of experts trained on a few clips
+otherwise soon uses two of them only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mcoe_model.data.sampling import draw_window, window_law
+from mcoe_model.learning.checkpoint import Checkpoint
+from mcoe_model.learning.samples import Samples
+from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.progress import Progress, silent
+from mcoe_model.router_statistics import RouterStatistics
+from mcoe_model.streams import Key, stream, stream_seed
+from mcoe_model.update import TrainMode, is_head
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pass of a model over clips: the mean loss and how the clips were routed."""
+
+    loss: float
+    router: RouterStatistics
+
+
+def fine_tune(
+    model: MCOENet,
+    samples: Samples,
+    settings: FineTuneSettings,
+    *,
+    train_mode: TrainMode,
+    keys: Sequence[Key],
+    expert_load: Sequence[float] = (),
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = silent,
+) -> tuple[int, ...]:
+    """Train the model in place; returns the experts that were chosen at least once, in order.
+
+    ``keys`` name this training run (seed, round, client ...): order, windows, augmentation and dropout of epoch e come
+    from streams (*keys, purpose, e), so a run that goes on from a checkpoint gives the same bits as one that never
+    stopped. ``expert_load`` (E,) replaces the batch's own load in the balancing term.
+    """
+    trained = [p for name, p in model.named_parameters() if _is_trained(name, train_mode)]
+    optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    used = torch.zeros(model.config.experts, dtype=torch.bool)
+    load = torch.tensor(expert_load, dtype=torch.float32) if len(expert_load) else None
+    steps = math.ceil(len(samples.names) / settings.batch_size)
+    first = checkpoint.restore(model, optimiser) if checkpoint else 0
+    with _training(model, settings):
+        for epoch in range(first, settings.epochs):
+            progress(epoch, settings.epochs, "epochs")
+            torch.manual_seed(stream_seed(*keys, "dropout", epoch))
+            for step, (positions, windows, generator) in enumerate(_batches(samples, settings, keys, epoch)):
+                share = (epoch * steps + step) / (settings.epochs * steps)
+                for group in optimiser.param_groups:
+                    group["lr"] = settings.learning_rate * _schedule(settings, epoch, share)
+                ends = samples.ends(model, positions, windows, generator)
+                logits, routing = model.head(*ends, routing=True)  # (B, 7)
+                loss = cross_entropy(logits, torch.from_numpy(samples.labels[positions]))
+                if settings.balance:
+                    loss = loss + settings.balance * _imbalance(routing, load)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                used[routing.chosen.reshape(-1)] = True
+            if checkpoint:
+                checkpoint.save(model, optimiser, epoch + 1, last=epoch + 1 == settings.epochs)
+    progress(settings.epochs, settings.epochs, "epochs")
+    return tuple(int(expert) for expert in used.nonzero())
+
+
+def measure(model: MCOENet, samples: Samples, *, batch_size: int = 64) -> Measured:
+    """Mean cross-entropy and router statistics over one window of every clip: the middle one of its sampling law.
+
+    The model is in evaluation mode meanwhile and goes back to the mode it was in.
+    """
+    was_training = model.training
+    model.eval()
+    total, router = 0.0, RouterStatistics.none(model.config.experts, model.config.top_k)
+    with torch.inference_mode():
+        for start in range(0, len(samples.names), batch_size):
+            positions = np.arange(start, min(start + batch_size, len(samples.names)))
+            windows = np.stack([_middle_window(samples.lengths[p]) for p in positions])
+            logits, routing = model.head(*samples.ends(model, positions.tolist(), windows, None), routing=True)
+            total += float(cross_entropy(logits, torch.from_numpy(samples.labels[positions]), reduction="sum"))
+            router = router + RouterStatistics.count(routing.gate.numpy(), routing.chosen.numpy())
+    model.train(was_training)
+    return Measured(total / len(samples.names), router)
+
+
+def _is_trained(name: str, train_mode: TrainMode) -> bool:
+    return not name.startswith("dead.") and (train_mode == "full" or is_head(name))
+
+
+@contextmanager
+def _training(model: MCOENet, settings: FineTuneSettings) -> Iterator[None]:
+    """Training mode, with batch normalisation as the settings say; evaluation mode afterwards."""
+    model.train()
+    if settings.batch_norm == "frozen":
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    try:
+        yield
+    finally:
+        model.eval()
+
+
+def _batches(
+    samples: Samples, settings: FineTuneSettings, keys: Sequence[Key], epoch: int
+) -> Iterator[tuple[list[int], NDArray[np.int64], np.random.Generator | None]]:
+    """An epoch's batches: every clip once, in random order, with a random window each (B, samples)."""
+    order = stream(*keys, "order", epoch).permutation(len(samples.names))
+    windows = stream(*keys, "window", epoch)
+    augmentation = stream(*keys, "augment", epoch) if settings.augment else None
+    for start in range(0, len(order), settings.batch_size):
+        positions = [int(position) for position in order[start : start + settings.batch_size]]
+        yield positions, np.stack([draw_window(samples.lengths[p], windows) for p in positions]), augmentation
+
+
+def _schedule(settings: FineTuneSettings, epoch: int, share: float) -> float:
+    """The factor on the learning rate after this share of all steps."""
+    if settings.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * share))
+    return float(0.94**epoch) if settings.schedule == "step" else 1.0
+
+
+def _imbalance(routing: Routing, load: Tensor | None) -> Tensor:
+    """E x sum_e f_e p_e, 1 when the load is even: f the share of choices, p the mean gate probability (B, E)."""
+    gate = routing.gate  # (B, E)
+    experts = gate.shape[1]
+    if load is None:
+        load = torch.nn.functional.one_hot(routing.chosen, experts).float().mean(dim=(0, 1))  # (E,)
+    return experts * (load * gate.mean(dim=0)).sum()
+
+
+def _middle_window(length: int) -> NDArray[np.int64]:
+    windows = window_law(length).windows
+    return windows[len(windows) // 2]

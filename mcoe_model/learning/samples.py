@@ -1,0 +1,160 @@
+"""What training and evaluation see of clips: pictures to encode, or features of frozen backbones already encoded.
+
+Letters: B batch, N pictures, F features of a picture, S side of a picture [pixels].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mcoe_model.data.cache import Clips
+from mcoe_model.learning.augment import augment
+from mcoe_model.model_file import Normalisation
+from mcoe_model.networks import MCOENet
+
+#: Features of a window's four pictures: first frame, last frame, first event picture, last event picture; each (B, F).
+Ends = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Samples(Protocol):
+    """A set of labelled clips, addressed by position 0..len-1."""
+
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]  # (len,) index into EMOTIONS
+    lengths: tuple[int, ...]  # pictures of each modality in each clip
+
+    def ends(
+        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], generator: np.random.Generator | None
+    ) -> Ends:
+        """Features of the first and last picture of each window (B, samples); augmented when a generator is given."""
+        ...
+
+
+@dataclass(frozen=True)
+class PictureSamples:
+    """Clips whose pictures go through the backbones again every time, so that the backbones can learn."""
+
+    clips: Clips
+    indices: tuple[int, ...]
+    normalisation: Normalisation
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.clips.records[index].name for index in self.indices)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return np.array([self.clips.records[index].class_index for index in self.indices], np.int64)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(self.clips.n_frames(index) for index in self.indices)
+
+    def ends(
+        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], generator: np.random.Generator | None
+    ) -> Ends:
+        size = self.clips.size
+        pictures = np.empty((len(positions), 4, size, size), np.uint8)  # (B, 4, S, S)
+        for row, (position, window) in enumerate(zip(positions, windows, strict=True)):
+            frames, events = self.clips.pictures(self.indices[position])
+            pictures[row, :2] = frames[window[[0, -1]]]
+            pictures[row, 2:] = events[window[[0, -1]]]
+        if generator is not None:
+            pictures = augment(pictures, generator)
+        frame = normalise(pictures[:, :2], self.normalisation.frame_mean, self.normalisation.frame_sd)  # (B, 2, S, S)
+        event = normalise(pictures[:, 2:], self.normalisation.event_mean, self.normalisation.event_sd)  # (B, 2, S, S)
+        return (*_encode_ends(model, frame, "frame"), *_encode_ends(model, event, "event"))
+
+
+@dataclass(frozen=True)
+class FeatureSamples:
+    """Clips as features of frozen backbones: per clip and stream an array (pictures, F), often memory-mapped.
+
+    ``features[clip]`` maps (modality, role) to that array; a model whose backbones serve both roles has the role ``any``.
+    """
+
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    features: tuple[Mapping[tuple[str, str], NDArray[np.float32]], ...]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(len(next(iter(streams.values()))) for streams in self.features)
+
+    def ends(
+        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], generator: np.random.Generator | None
+    ) -> Ends:
+        def pick(modality: str, end: int) -> Tensor:
+            role = model.roles[end] if len(model.roles) > 1 else model.roles[0]
+            rows = [self.features[p][modality, role][w[end]] for p, w in zip(positions, windows, strict=True)]
+            return torch.from_numpy(np.stack(rows))  # (B, F)
+
+        return pick("frame", 0), pick("frame", -1), pick("event", 0), pick("event", -1)
+
+
+def normalise(pictures: NDArray[np.uint8], mean: float, sd: float) -> Tensor:
+    """Grey values 0..255 to (value / 255 - mean) / sd, float32, same shape."""
+    return torch.from_numpy(pictures).float().mul_(1 / (255 * sd)).sub_(mean / sd)
+
+
+def encode_clip(
+    model: MCOENet, clips: Clips, index: int, normalisation: Normalisation
+) -> dict[tuple[str, str], NDArray[np.float32]]:
+    """Features of every picture of one clip, by (modality, role): each (pictures, F).
+
+    A clip is one batch, whatever else is encoded before or after: so its features are the same bits in any order.
+    """
+    frames, events = clips.pictures(index)
+    streams = {
+        "frame": normalise(np.asarray(frames), normalisation.frame_mean, normalisation.frame_sd),  # (N, S, S)
+        "event": normalise(np.asarray(events), normalisation.event_mean, normalisation.event_sd),  # (N, S, S)
+    }
+    with torch.inference_mode():
+        return {
+            (modality, role): model.encode(_three_channels(pictures), modality, role).numpy()  # (N, F)
+            for modality, pictures in streams.items()
+            for role in model.roles
+        }
+
+
+def encode_clips(model: MCOENet, clips: Clips, indices: Iterable[int], normalisation: Normalisation) -> FeatureSamples:
+    """Features of several clips, held in memory. The model must be in evaluation mode."""
+    chosen = tuple(indices)
+    return FeatureSamples(
+        tuple(clips.records[index].name for index in chosen),
+        np.array([clips.records[index].class_index for index in chosen], np.int64),
+        tuple(encode_clip(model, clips, index, normalisation) for index in chosen),
+    )
+
+
+def measure_normalisation(clips: Clips, indices: Iterable[int]) -> Normalisation:
+    """Mean and standard deviation over all pixels of these clips, exact: counted on the 256 grey values."""
+    counts = np.zeros((2, 256), np.int64)
+    for index in indices:
+        for modality, pictures in enumerate(clips.pictures(index)):
+            counts[modality] += np.bincount(np.asarray(pictures).reshape(-1), minlength=256)
+    values = np.arange(256) / 255
+    means = counts @ values / counts.sum(axis=1)
+    sds = np.sqrt((counts * (values - means[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1))
+    return Normalisation(float(means[0]), max(float(sds[0]), 1e-3), float(means[1]), max(float(sds[1]), 1e-3))
+
+
+def _encode_ends(model: MCOENet, pictures: Tensor, modality: str) -> tuple[Tensor, Tensor]:
+    """(B, 2, S, S) normalised -> features of the first and of the last picture, (B, F) each."""
+    first, last = _three_channels(pictures[:, 0]), _three_channels(pictures[:, 1])  # (B, 3, S, S) each
+    if len(model.roles) > 1:
+        return model.encode(first, modality, model.roles[0]), model.encode(last, modality, model.roles[1])
+    both = model.encode(torch.cat([first, last]), modality, model.roles[0])  # (2B, F)
+    return both[: len(first)], both[len(first) :]
+
+
+def _three_channels(grey: Tensor) -> Tensor:
+    """(N, S, S) -> (N, 3, S, S): SEE's pictures are grey, the networks take three equal channels."""
+    return grey[:, None].expand(-1, 3, -1, -1)

@@ -1,0 +1,56 @@
+"""How a model is trained, as values: used by the client, by the server that tells it, and by the simulations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mcoe_model.errors import SettingsError
+
+Schedule = Literal["constant", "step", "cosine"]
+BatchNorm = Literal["frozen", "running"]
+
+
+@dataclass(frozen=True)
+class FineTuneSettings:
+    """One training run over a set of clips. The defaults are a wearable's: a few epochs, a constant learning rate.
+
+    - ``schedule``: ``constant``; ``step`` multiplies by 0.94 after every epoch (SPEC 1.5); ``cosine`` falls to zero.
+    - ``batch_norm``: ``frozen`` keeps the base model's statistics, ``running`` learns them (training from scratch).
+    - ``balance``: weight of the load-balancing term over experts; the publication has none.
+    - ``augment``: shift, brightness and event drop; only pictures can be augmented, cached features cannot.
+    """
+
+    epochs: int = 1
+    batch_size: int = 8
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-3
+    schedule: Schedule = "constant"
+    batch_norm: BatchNorm = "frozen"
+    balance: float = 0.01
+    augment: bool = False
+
+    def __post_init__(self) -> None:
+        faults = self.faults()
+        if faults:
+            raise SettingsError(faults)
+
+    def faults(self) -> list[str]:
+        """Every setting that is out of bounds. The bounds also protect a client from an absurd task."""
+        found = []
+        if not 1 <= self.epochs <= 10_000:
+            found.append(f"epochs must be between 1 and 10000, not {self.epochs}")
+        if not 1 <= self.batch_size <= 4096:
+            found.append(f"batch size must be between 1 and 4096, not {self.batch_size}")
+        if not (math.isfinite(self.learning_rate) and 0 < self.learning_rate <= 1):
+            found.append(f"learning rate must be above 0 and at most 1, not {self.learning_rate}")
+        if not (math.isfinite(self.weight_decay) and 0 <= self.weight_decay <= 1):
+            found.append(f"weight decay must be between 0 and 1, not {self.weight_decay}")
+        if not (math.isfinite(self.balance) and 0 <= self.balance <= 1):
+            found.append(f"balance must be between 0 and 1, not {self.balance}")
+        if self.schedule not in get_args(Schedule):
+            found.append(f"schedule must be one of {', '.join(get_args(Schedule))}, not {self.schedule!r}")
+        if self.batch_norm not in get_args(BatchNorm):
+            found.append(f"batch norm must be one of {', '.join(get_args(BatchNorm))}, not {self.batch_norm!r}")
+        return found

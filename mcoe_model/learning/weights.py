@@ -1,0 +1,51 @@
+"""Moving weights between a torch model and plain NumPy tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from mcoe_model.errors import ModelInvalid
+from mcoe_model.model_file import ModelCard, Tensors, read_model, tensors_sha256
+from mcoe_model.networks import MCOENet, build
+from mcoe_model.update import is_head
+
+
+def tensors_of(model: MCOENet) -> Tensors:
+    """Copies of every parameter and buffer, by name."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
+
+
+def copy_weights(model: MCOENet, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Overwrite the named parameters and buffers in place. Raises ModelInvalid for an unknown name or another shape."""
+    state = model.state_dict()
+    faults = [
+        f"{name}: {tensors[name].shape}" + (f", the model has {tuple(state[name].shape)}" if name in state else ", unknown")
+        for name in sorted(tensors)
+        if name not in state or tuple(state[name].shape) != tensors[name].shape
+    ]
+    if faults:
+        raise ModelInvalid(f"{len(faults)} tensors do not fit preset {model.config.preset}: {'; '.join(faults[:5])}")
+    with torch.no_grad():
+        for name in tensors:
+            state[name].copy_(torch.from_numpy(tensors[name].copy()))
+
+
+def load_model(path: Path) -> tuple[MCOENet, ModelCard]:
+    """The model of a file, in evaluation mode. Raises DataMissing or ModelInvalid."""
+    tensors, card = read_model(path)
+    model = build(card.generation.preset, seed=0)
+    missing = sorted(model.state_dict().keys() - tensors.keys())
+    if missing:
+        raise ModelInvalid(f"{path} lacks {len(missing)} tensors of {card.generation.preset}: {', '.join(missing[:5])}")
+    copy_weights(model, tensors)
+    return model.eval(), card
+
+
+def backbone_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """The hash of everything that makes features: backbone weights and their batch-normalisation statistics."""
+    return tensors_sha256({name: value for name, value in tensors.items() if not is_head(name)})

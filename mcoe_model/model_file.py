@@ -1,0 +1,143 @@
+"""A model on disk: one safetensors file whose header carries the model's card. NumPy only, no torch.
+
+The card travels as one JSON string, because safetensors does not promise an order for several metadata keys and the same
+model must be the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save
+
+from mcoe_model.errors import DataMissing, ModelInvalid
+from mcoe_model.files import write_bytes
+from mcoe_model.names import EMOTIONS
+
+Tensors = dict[str, NDArray[Any]]
+
+#: Raised when the bytes, names or meaning of a message between client and server change.
+PROTOCOL_VERSION = 1
+#: Raised when pictures reach the network in another way (crop, resize, polarity, normalisation).
+PREPROCESSING_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each modality's pictures, on the scale 0..1, measured on the base subjects."""
+
+    frame_mean: float
+    frame_sd: float
+    event_mean: float
+    event_sd: float
+
+
+#: SEE's own constants (SPEC 1.5), used only where a published run is reproduced.
+SEE_NORMALISATION = Normalisation(0.22616537, 0.118931554, 0.504413, 0.06928615)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What features, updates and models must have in common to be combined. Different generations never meet."""
+
+    preset: str
+    backbone_sha256: str
+    input_size: int
+    normalisation: Normalisation
+    labels: tuple[str, ...] = EMOTIONS
+    preprocessing_version: int = PREPROCESSING_VERSION
+    protocol_version: int = PROTOCOL_VERSION
+
+    @property
+    def id(self) -> str:
+        """A short name: the first 16 hex digits of the hash of every field."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is, where it comes from and what it was measured at."""
+
+    generation: Generation
+    origin: str
+    parent_sha256: str | None = None
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def child_of(self, parent_sha256: str, origin: str, trained_on: Mapping[str, Any]) -> ModelCard:
+        """The card of a model made from this one; its metrics are not yet known."""
+        return replace(self, origin=origin, parent_sha256=parent_sha256, trained_on=trained_on, metrics={})
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> ModelCard:
+        raw = json.loads(text)
+        generation = raw.pop("generation")
+        generation["normalisation"] = Normalisation(**generation["normalisation"])
+        generation["labels"] = tuple(generation["labels"])
+        return ModelCard(generation=Generation(**generation), **raw)
+
+
+def model_bytes(tensors: Mapping[str, NDArray[Any]], card: ModelCard) -> bytes:
+    """The file's bytes: the same tensors and card always give the same bytes."""
+    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    return bytes(save(ordered, metadata={"card": card.to_json()}))
+
+
+def write_model(path: Path, tensors: Mapping[str, NDArray[Any]], card: ModelCard) -> str:
+    """Write the model atomically; returns the SHA-256 of the file."""
+    content = model_bytes(tensors, card)
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_model(path: Path) -> tuple[Tensors, ModelCard]:
+    """Tensors by name and the card.
+
+    Raises DataMissing when there is no such file, ModelInvalid when it is damaged or carries no card.
+    """
+    card = read_card(path)
+    return dict(load_file(path)), card
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card alone, without reading the tensors. Raises as `read_model`."""
+    if not path.is_file():
+        raise DataMissing(f"there is no model file {path}")
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as fault:
+        raise ModelInvalid(f"{path} is damaged ({fault}); fetch or train it again") from fault
+    if "card" not in metadata:
+        raise ModelInvalid(f"{path} carries no model card; make one with train_centralised.py")
+    try:
+        return ModelCard.from_json(metadata["card"])
+    except (ValueError, TypeError, KeyError) as fault:
+        raise ModelInvalid(f"the model card of {path} cannot be read ({fault})") from fault
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """A hash of names, dtypes, shapes and values, independent of order and of any file format."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name}\x1f{array.dtype.str}\x1f{array.shape}\x1f".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""The update a client sends: which tensors it holds, and how they are encoded. NumPy only.
+
+What an update holds is a pure function of (base model, train mode, experts sent); `manifest` is that function, and both
+sides use it: the client to build the update, the server to demand it. An expert that was not used is absent, never zero.
+Encoding ``delta-f32``: trained minus base, float32, so that an unchanged tensor is exactly zero.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcoe_model.model_file import Tensors
+
+TrainMode = Literal["head", "full"]
+TRAIN_MODES: tuple[TrainMode, ...] = ("head", "full")
+ENCODING = "delta-f32"
+
+_EXPERT = re.compile(r"^moe\.experts\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype (NumPy's name, such as ``float32``) of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+def specs_of(tensors: Mapping[str, NDArray[Any]]) -> dict[str, TensorSpec]:
+    """The shape and dtype of every tensor, in name order."""
+    return {name: TensorSpec(tensors[name].shape, tensors[name].dtype.name) for name in sorted(tensors)}
+
+
+def expert_of(name: str) -> int | None:
+    """The expert that a tensor belongs to, or None for a shared tensor."""
+    match = _EXPERT.match(name)
+    return int(match.group(1)) if match else None
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor belongs to the head, that is, to everything after the backbones."""
+    return not name.startswith("backbones.")
+
+
+def payload_names(model: Mapping[str, TensorSpec], train_mode: TrainMode) -> tuple[str, ...]:
+    """The tensors that travel to a client for this train mode, in name order: the head, or the whole model."""
+    return tuple(sorted(name for name in model if train_mode == "full" or is_head(name)))
+
+
+def manifest(
+    model: Mapping[str, TensorSpec], train_mode: TrainMode, experts_sent: Iterable[int]
+) -> dict[str, TensorSpec]:
+    """The tensors an update must hold, in name order.
+
+    ``head`` is every floating tensor after the backbones, ``full`` every floating tensor, batch-normalisation statistics
+    included; the published model's dead parameters never travel.
+    """
+    sent = set(experts_sent)
+    chosen = {}
+    for name in payload_names(model, train_mode):
+        spec = model[name]
+        expert = expert_of(name)
+        if not spec.dtype.startswith("float") or name.startswith("dead.") or (expert is not None and expert not in sent):
+            continue
+        chosen[name] = TensorSpec(spec.shape, "float32")
+    return chosen
+
+
+def make_update(base: Mapping[str, NDArray[Any]], trained: Mapping[str, NDArray[Any]], names: Iterable[str]) -> Tensors:
+    """Trained minus base for the named tensors, float32."""
+    return {
+        name: np.asarray(trained[name], np.float32) - np.asarray(base[name], np.float32) for name in sorted(names)
+    }
+
+
+def update_norm(update: Mapping[str, NDArray[Any]]) -> float:
+    """Euclidean norm over all tensors, summed in float64 and in name order."""
+    return float(np.sqrt(sum(float(np.square(update[name], dtype=np.float64).sum()) for name in sorted(update))))

@@ -1,0 +1,121 @@
+"""Is this reply fit to be aggregated? A pure judgement: `Accepted` or `Rejected` with the reason that is stored.
+
+Flower's own strategies let one bad reply end a run or poison the model; here a rejected reply costs its sender's
+contribution and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mcoe_model.model_file import Tensors
+from mcoe_model.protocol import ProtocolError, TrainReport, UpdateMeta
+from mcoe_model.update import ENCODING, TensorSpec, TrainMode, manifest, update_norm
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back from a client, as read from the message and not yet believed."""
+
+    client_id: str
+    update: Tensors
+    meta: Mapping[str, object]
+    report: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a reply of this round must be like. ``norm_bound`` comes from earlier closed rounds; None in the first."""
+
+    round_number: int
+    base_sha256: str
+    generation: str
+    train_mode: TrainMode
+    model: Mapping[str, TensorSpec]
+    experts: int
+    top_k: int
+    cohort: frozenset[str]
+    norm_bound: float | None
+    max_examples_believed: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The reply is fit; its meta data and report are now typed and checked."""
+
+    meta: UpdateMeta
+    report: TrainReport
+    norm: float
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The reply is not aggregated, for this reason."""
+
+    reason: str
+
+
+def judge(reply: Reply, expected: Expectation) -> Accepted | Rejected:
+    """Judge one reply. Never raises for anything a client can send."""
+    if reply.client_id not in expected.cohort:
+        return Rejected("client is not in this round's cohort")
+    try:
+        meta = UpdateMeta.from_record(reply.meta)
+        report = TrainReport.from_record(reply.report)
+    except ProtocolError as fault:
+        return Rejected(str(fault))
+    reason = _wrong_target(reply, meta, expected) or _wrong_tensors(reply.update, meta, expected)
+    if reason is None:
+        reason = _wrong_report(report, expected)
+    if reason is not None:
+        return Rejected(reason)
+    norm = update_norm(reply.update)
+    if expected.norm_bound is not None and norm > expected.norm_bound:
+        return Rejected(f"update norm {norm:.4g} is above this round's bound {expected.norm_bound:.4g}")
+    return Accepted(meta, report, norm)
+
+
+def _wrong_target(reply: Reply, meta: UpdateMeta, expected: Expectation) -> str | None:
+    if meta.client_id != reply.client_id:
+        return "update names another client than the one that sent it"
+    if meta.round_number != expected.round_number:
+        return f"update is for round {meta.round_number}, this is round {expected.round_number}"
+    if meta.base_sha256 != expected.base_sha256:
+        return "update is based on another model than this round's"
+    if meta.generation != expected.generation:
+        return f"update is of generation {meta.generation}, the model of {expected.generation}"
+    if meta.train_mode != expected.train_mode:
+        return f"update trained {meta.train_mode}, this round trains {expected.train_mode}"
+    if meta.encoding != ENCODING:
+        return f"unknown encoding {meta.encoding!r}"
+    if any(expert >= expected.experts for expert in meta.experts_sent):
+        return f"update declares an expert beyond the model's {expected.experts}"
+    return None
+
+
+def _wrong_tensors(update: Tensors, meta: UpdateMeta, expected: Expectation) -> str | None:
+    wanted = manifest(expected.model, expected.train_mode, meta.experts_sent)
+    missing, extra = sorted(wanted.keys() - update.keys()), sorted(update.keys() - wanted.keys())
+    if missing or extra:
+        named = (missing or extra)[0]
+        return f"update lacks {len(missing)} tensors and has {len(extra)} unknown ones (first: {named[:80]})"
+    for name, spec in wanted.items():
+        array = update[name]
+        if array.shape != spec.shape or array.dtype.name != spec.dtype:
+            return f"tensor {name} is {array.dtype.name}{array.shape}, expected {spec.dtype}{spec.shape}"
+    for name in wanted:
+        if not np.isfinite(update[name]).all():
+            return f"tensor {name} holds values that are not finite"
+    return None
+
+
+def _wrong_report(report: TrainReport, expected: Expectation) -> str | None:
+    if not 1 <= report.examples <= expected.max_examples_believed:
+        return f"report of {report.examples} examples cannot be believed"
+    if report.seconds < 0:
+        return "report of a negative duration"
+    faults = report.router.faults(examples=report.examples, experts=expected.experts, top_k=expected.top_k)
+    return faults[0] if faults else None

@@ -1,0 +1,82 @@
+"""What an aggregation rule is: two pure functions of columns, one for shared tensors, one for an expert's tensors.
+
+Rules see K updates as rows of a (K, C) array of float32 deltas (trained minus base), always in update-id order, and return
+the aggregated delta (C,) in float64. A column's result depends on that column alone, so any split into chunks gives the
+same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcoe_model.errors import SettingsError
+from mcoe_model.router_statistics import RouterStatistics
+
+Float32s = NDArray[np.float32]
+Float64s = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RuleSettings:
+    """Bounds that keep one client from deciding for all, and the shrinkage of rarely used experts.
+
+    - ``max_examples``: a client's number of clips counts at most this much.
+    - ``max_gate_mass``: likewise its gate mass for one expert.
+    - ``kappa``: clips' worth of gate mass that pull an expert towards its old value (expert-weighted mean).
+    - ``faulty``: clients assumed hostile (f); a robust rule leaves an expert alone below 2f + 1 senders.
+    """
+
+    max_examples: int = 1000
+    max_gate_mass: float = 500.0
+    kappa: float = 1.0
+    faulty: int = 1
+
+    def __post_init__(self) -> None:
+        found = []
+        if self.max_examples < 1:
+            found.append(f"max examples must be at least 1, not {self.max_examples}")
+        if not self.max_gate_mass > 0:
+            found.append(f"max gate mass must be above 0, not {self.max_gate_mass}")
+        if not self.kappa >= 0:
+            found.append(f"kappa must not be negative, not {self.kappa}")
+        if self.faulty < 0:
+            found.append(f"faulty must not be negative, not {self.faulty}")
+        if found:
+            raise SettingsError(found)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a rule may know of one accepted update besides its tensors."""
+
+    update_id: str
+    client_id: str
+    examples: int
+    router: RouterStatistics
+
+
+class Rule(Protocol):
+    """One aggregation rule. ``rows`` and ``senders`` agree in order; both hold at least one entry."""
+
+    def shared(self, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings) -> Float64s:
+        """The delta of columns that every accepted client sent: (K, C) -> (C,)."""
+        ...
+
+    def expert(
+        self, expert: int, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings
+    ) -> Float64s:
+        """The delta of columns of one expert, over the clients that sent it: (K_e, C) -> (C,)."""
+        ...
+
+
+def weighted_sum(rows: Float32s, weights: Sequence[float]) -> Float64s:
+    """Sum of weight x row in float64, row by row, so that the order of additions is fixed: (K, C), K -> (C,)."""
+    total = np.zeros(rows.shape[1], np.float64)
+    for row, weight in zip(rows, weights, strict=True):
+        total += weight * row.astype(np.float64)
+    return total

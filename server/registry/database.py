@@ -1,0 +1,58 @@
+"""Opening the registry's database: engine, SQLite pragmas, migration to the newest schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event
+
+from mcoe_model.errors import SchemaTooNew
+
+#: Each pragma with its reason.
+SQLITE_PRAGMAS = {
+    "journal_mode": "WAL",  # readers (status, dashboard) never block the one writer
+    "synchronous": "FULL",  # a committed verdict survives a power cut
+    "foreign_keys": "ON",  # SQLite checks them only when asked
+    "busy_timeout": 10_000,  # milliseconds to wait for another process's write
+}
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def sqlite_url(path: Path) -> str:
+    """The database URL of a SQLite file."""
+    return f"sqlite:///{path}"
+
+
+def open_database(url: str) -> Engine:
+    """An engine on a database that is at the newest schema, created or migrated if need be.
+
+    Raises SchemaTooNew when a newer program wrote it.
+    """
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_pragmas)
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["engine"] = engine
+    script = ScriptDirectory.from_config(config)
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    known = {revision.revision for revision in script.walk_revisions()}
+    if current is not None and current not in known:
+        raise SchemaTooNew(f"the registry has schema {current}, which this version does not know; update the program")
+    if current != script.get_current_head():
+        command.upgrade(config, "head")
+    return engine
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for name, value in SQLITE_PRAGMAS.items():
+        cursor.execute(f"PRAGMA {name} = {value}")
+    cursor.close()

@@ -1,0 +1,210 @@
+"""The round engine: open -> receive replies one by one -> close -> aggregate and publish. The one used everywhere.
+
+It knows nothing of Flower, of time-outs or of who carries messages. Everything it decides is in the registry and every
+accepted update is in the spool before it says so, so that a process killed at any point goes on with the same round and
+ends with the same bits. `resume` is how every process starts.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from mcoe_model.errors import ModelInvalid, SettingsError
+from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.model_file import ModelCard, Tensors, tensors_sha256
+from mcoe_model.protocol import TrainTask
+from mcoe_model.update import TRAIN_MODES, TrainMode, expert_of, manifest, payload_names, specs_of
+from server.acceptance import Accepted, Expectation, Rejected, Reply, judge
+from server.aggregation import RULES, aggregate
+from server.aggregation.rule import RuleSettings
+from server.registry import CLOSED, OPEN, PUBLISHED, Registry, RoundRow, Transfer
+from server.registry.artifacts import Artifacts
+from server.spool import write_update
+
+#: An update's norm is bounded by this many times the median of the norms in the last published rounds.
+NORM_FACTOR = 5.0
+NORM_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """What every round of an experiment does.
+
+    - ``quorum``: the share of the cohort whose replies must be accepted, or the round is abandoned.
+    - ``seed``: the experiment's seed, sent to the clients.
+    """
+
+    fine_tune: FineTuneSettings
+    train_mode: TrainMode = "head"
+    rule: str = "weighted-mean"
+    rule_settings: RuleSettings = field(default_factory=RuleSettings)
+    quorum: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        found = []
+        if self.train_mode not in TRAIN_MODES:
+            found.append(f"train mode must be one of {', '.join(TRAIN_MODES)}, not {self.train_mode!r}")
+        if self.rule not in RULES:
+            found.append(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}")
+        if not 0 < self.quorum <= 1:
+            found.append(f"quorum must be above 0 and at most 1, not {self.quorum}")
+        if found:
+            raise SettingsError(found)
+
+
+@dataclass(frozen=True)
+class RoundInProgress:
+    """An open or closed round, and everything that is needed to serve and judge it."""
+
+    row: RoundRow
+    base: Tensors
+    card: ModelCard
+    expectation: Expectation
+    task: TrainTask
+    payload: Tensors
+
+
+class RoundEngine:
+    """Rounds of one experiment. One process at a time may use it on a folder."""
+
+    def __init__(self, registry: Registry, artifacts: Artifacts, spool: Path, settings: RoundSettings, top_k: int) -> None:
+        self.registry = registry
+        self.artifacts = artifacts
+        self.spool = spool
+        self.settings = settings
+        self.top_k = top_k
+
+    def start_from(self, tensors: Tensors, card: ModelCard) -> str:
+        """Make this model version 1 unless the experiment has one already; returns the newest model's SHA-256."""
+        newest = self.registry.newest_model()
+        if newest is None:
+            newest = self.artifacts.put(tensors, card)
+            self.registry.add_first_model(newest, card.generation.id)
+        return newest
+
+    def resume(self) -> RoundInProgress | None:
+        """The round that was under way when the last process ended, if any. Spools nobody needs are removed."""
+        row = self.registry.unfinished_round()
+        keep = self._spool_of(row).name if row else None
+        for folder in self.spool.glob("round-*"):
+            if folder.name != keep:
+                shutil.rmtree(folder)
+        return self._in_progress(row) if row else None
+
+    def open(self, cohort: Sequence[str]) -> RoundInProgress:
+        """Open the next round for these clients, from the newest model."""
+        base = self.registry.newest_model()
+        if base is None:
+            raise ModelInvalid("the experiment has no model yet; give it its first one")
+        median = self.registry.median_norm(NORM_ROUNDS)
+        bound = None if median is None else NORM_FACTOR * median
+        return self._in_progress(self.registry.open_round(base, cohort, asdict(self.settings), bound))
+
+    def waiting_for(self, current: RoundInProgress) -> tuple[str, ...]:
+        """The clients of the cohort whose reply has not been judged."""
+        heard = {reply.client_id for reply in self.registry.replies(current.row.id)}
+        return tuple(client for client in current.row.cohort if client not in heard)
+
+    def receive(self, current: RoundInProgress, reply: Reply) -> Accepted | Rejected:
+        """Judge one reply; spool it if fit; store the verdict. A second reply of the same client changes nothing."""
+        transfer = Transfer(tensors_bytes(current.payload), tensors_bytes(reply.update))
+        verdict = judge(reply, current.expectation)
+        if reply.client_id not in current.expectation.cohort:
+            return verdict
+        if self.registry.verdict(current.row.id, reply.client_id) is not None:
+            return Rejected("a reply of this client was judged in this round before")
+        if isinstance(verdict, Accepted):
+            write_update(self._spool_of(current.row), verdict.meta.update_id, reply.update)
+        self.registry.record_reply(current.row.id, reply.client_id, verdict, transfer)
+        return verdict
+
+    def no_reply(self, current: RoundInProgress, client_id: str, reason: str) -> None:
+        """Record that a client answered with an error, or not at all."""
+        if self.registry.verdict(current.row.id, client_id) is None:
+            nothing = Transfer(tensors_bytes(current.payload), 0)
+            self.registry.record_reply(current.row.id, client_id, Rejected(reason), nothing)
+
+    def finish(self, current: RoundInProgress) -> str | None:
+        """Close the round, aggregate what was accepted and publish the next model; returns its SHA-256.
+
+        None when the quorum was missed: the round is abandoned with its reason and the model stays as it was.
+        """
+        contributions = self.registry.contributions(current.row.id)
+        if current.row.state == OPEN:
+            needed = max(1, math.ceil(self.settings.quorum * len(current.row.cohort)))
+            if len(contributions) < needed:
+                reason = f"{len(contributions)} of {len(current.row.cohort)} replies were accepted, {needed} are needed"
+                self.registry.abandon_round(current.row.id, reason)
+                self._remove_spool(current.row)
+                return None
+            self.registry.close_round(current.row.id)
+        experts = range(current.expectation.experts)
+        tensors = aggregate(
+            current.base,
+            manifest(current.expectation.model, self.settings.train_mode, experts),
+            self._spool_of(current.row),
+            contributions,
+            RULES[self.settings.rule],
+            self.settings.rule_settings,
+        )
+        trained_on = {"experiment": self.registry.experiment, "round": current.row.number, "clients": len(contributions)}
+        card = current.card.child_of(current.row.base_sha256, "federated round", trained_on)
+        sha256 = self.artifacts.put(tensors, card)
+        self.registry.publish_round(current.row.id, sha256, card.generation.id)
+        self._remove_spool(current.row)
+        return sha256
+
+    def _in_progress(self, row: RoundRow) -> RoundInProgress:
+        base, card = self.artifacts.get(row.base_sha256)
+        specs = specs_of(base)
+        payload = {name: base[name] for name in payload_names(specs, self.settings.train_mode)}
+        experts = 1 + max((e for e in map(expert_of, specs) if e is not None), default=-1)
+        expectation = Expectation(
+            row.number,
+            row.base_sha256,
+            card.generation.id,
+            self.settings.train_mode,
+            specs,
+            experts,
+            self.top_k,
+            frozenset(row.cohort),
+            row.norm_bound,
+        )
+        task = TrainTask(
+            row.number,
+            row.base_sha256,
+            tensors_sha256(payload),
+            card.generation.id,
+            self.settings.train_mode,
+            self.settings.fine_tune,
+            self.settings.seed,
+            self._expert_load(row.number - 1),
+        )
+        return RoundInProgress(row, base, card, expectation, task, payload)
+
+    def _expert_load(self, number: int) -> tuple[float, ...]:
+        """The expert load of a published round's cohort, summed over its clients; empty when there was none."""
+        for row in self.registry.rounds():
+            if row.number == number and row.state == PUBLISHED:
+                statistics = list(self.registry.router_statistics(row.id).values())
+                return sum(statistics[1:], start=statistics[0]).load if statistics else ()
+        return ()
+
+    def _spool_of(self, row: RoundRow) -> Path:
+        return self.spool / f"round-{row.number}-{row.attempt}"
+
+    def _remove_spool(self, row: RoundRow) -> None:
+        shutil.rmtree(self._spool_of(row), ignore_errors=True)
+
+
+def tensors_bytes(tensors: Tensors) -> int:
+    """Bytes of the tensors' values."""
+    return sum(array.nbytes for array in tensors.values())
+
+
+__all__ = ["CLOSED", "OPEN", "RoundEngine", "RoundInProgress", "RoundSettings"]
