@@ -88,17 +88,18 @@ def split_subjects(records: Iterable[SequenceRecord], *, seed: int, fold: int = 
         raise TooFewSubjects(f"{len(sequences)} subjects cannot be tested in {folds} folds; ask for fewer folds")
 
     test = _stratified(sequences, stream(seed, "split folds"), folds)[fold::folds]
-    rest = _stratified({s: r for s, r in sequences.items() if s not in test}, stream(seed, "split parts", fold), 2)
+    generator = stream(seed, "split parts", fold)
+    rest = _stratified({s: r for s, r in sequences.items() if s not in test}, generator, 2)
     sizes = _sizes(len(rest))
     single = [subject for subject in rest if len(sequences[subject]) == 1]
     sizes["base"] = max(0, sizes["base"] - len(single))
-    dealt = _deal([subject for subject in rest if subject not in single], sizes)
+    dealt = _deal([subject for subject in rest if subject not in single], sizes, generator)
     dealt["base"] += single
     empty = [part for part, subjects in dealt.items() if not subjects]
     if empty:
         raise TooFewSubjects(
-            f"{len(sequences)} subjects, {len(single)} of them with a single sequence and so no clients, "
-            f"leave nobody for {' and '.join(empty)} beside {len(test)} tested; add subjects or change the folds"
+            f"nobody is left for {' and '.join(empty)}: of {len(sequences)} subjects {len(test)} are tested and "
+            f"{len(single)} have a single sequence and cannot be clients; add subjects or change the folds"
         )
     return Split(**{part: tuple(sorted(subjects)) for part, subjects in {**dealt, "test": test}.items()})
 
@@ -174,13 +175,18 @@ def _sizes(subjects: int) -> dict[str, int]:
     return sizes
 
 
-def _deal(subjects: Sequence[str], sizes: dict[str, int]) -> dict[str, list[str]]:
-    """Deal ordered subjects so that, at every point of the order, each part has had its share of those dealt."""
+def _deal(subjects: Sequence[str], sizes: dict[str, int], generator: np.random.Generator) -> dict[str, list[str]]:
+    """Deal ordered subjects so that, at every point of the order, each part has had its share of those dealt.
+
+    Each part begins with a random fraction of a turn, so that none always takes the same places of the order.
+    """
     dealt: dict[str, list[str]] = {part: [] for part in sizes}
     total = sum(sizes.values())
+    fraction = dict(zip(sizes, generator.random(len(sizes)), strict=True))
     for done, subject in enumerate(subjects, start=1):
-        most_behind = max(sizes, key=lambda part: sizes[part] * done / total - len(dealt[part]))
-        dealt[most_behind].append(subject)
+        open_parts = [part for part in sizes if len(dealt[part]) < sizes[part]]
+        due = {part: fraction[part] + sizes[part] * done / total - len(dealt[part]) for part in open_parts}
+        dealt[max(due, key=lambda part: due[part])].append(subject)
     return dealt
 
 
