@@ -144,7 +144,8 @@ def paired_difference(
     draws subjects with all of their clips and, independently, seeds (both with replacement; Owen 2007, "The pigeonhole
     bootstrap", since the same people are tested under every seed). p is the share of sign flips, one sign for all of a
     subject's clips, whose absolute difference reaches the observed one: all flips up to 14 subjects, else ``draws`` of
-    them with the observed one counted in. Raises ValueError for shapes that do not fit.
+    them with the observed one counted in. It is a test over people for the seeds that were run: the luck of the seeds
+    widens the interval but not p. Raises ValueError for shapes that do not fit.
     """
     if arm.shape != reference.shape or arm.ndim != 2 or arm.shape[1] != len(subjects) or arm.size == 0 or draws < 1:
         raise ValueError(f"arm {arm.shape}, reference {reference.shape}, {len(subjects)} subjects, {draws} draws")
