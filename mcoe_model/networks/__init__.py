@@ -1,7 +1,8 @@
-"""The networks: `build` makes one by its preset's name."""
+"""The networks: `build` makes one by its preset's name, `from_published` loads the authors' weights into it."""
 
 from mcoe_model.networks.hce_moe import Routing
 from mcoe_model.networks.mcoe import McoeConfig, MCOENet
 from mcoe_model.networks.presets import PRESETS, build
+from mcoe_model.networks.published import from_published
 
-__all__ = ["PRESETS", "MCOENet", "McoeConfig", "Routing", "build"]
+__all__ = ["PRESETS", "MCOENet", "McoeConfig", "Routing", "build", "from_published"]

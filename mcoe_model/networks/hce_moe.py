@@ -1,12 +1,12 @@
 """HCE-MoE: experts of three kinds, of which a router mixes the best two for every sample.
 
-MCO-E Net, 2025, https://arxiv.org/abs/2505.12007, as in the authors' released code; there is no balancing loss and no noise
-in it. What differs: every expert sees every sample and the unchosen get weight zero, so that nothing waits for the routing
-and gradients are those of the release (an unchosen expert's are zeros where the release has none). Attention over a sequence
-of length one is its value and output maps, and of a convolution of width 3 over length one only the middle tap acts: only
-those are here. The tensors that cannot act are in `MCOENet.dead`.
+MCO-E Net, 2025, https://arxiv.org/abs/2505.12007, as in the authors' released code (no balancing loss, no noise).
+What differs: every expert sees every sample and the unchosen get weight zero, so that nothing waits for the routing.
+The gradients are the same, except that an expert which no sample chose gets zeros where the release leaves none. The
+release attends over a sequence of length one, which is a value and an output map, and convolves it with three taps, of
+which only the middle one acts: only these are here. The tensors that cannot act are in `MCOENet.dead`.
 
-Letters: B batch, x inputs (B, X), E experts, k chosen ones, c classes.
+Letters: B batch, X size of the inputs, E experts, k chosen ones, c classes.
 """
 
 from __future__ import annotations

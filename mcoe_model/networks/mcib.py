@@ -1,7 +1,7 @@
 """MCIB: the fusion of both modalities by cross attention, gated by how much their tokens agree.
 
-MCO-E Net, 2025, https://arxiv.org/abs/2505.12007, as in the authors' released code. What differs: both attentions run as
-one call that never holds the L x L weights.
+MCO-E Net, 2025, https://arxiv.org/abs/2505.12007, as in the authors' released code. What differs: both attentions run
+as one call that never holds the L x L weights.
 
 Letters: B batch, L tokens, d channels, h heads.
 """
@@ -49,7 +49,7 @@ class MCIB(nn.Module):
         """Projections, both attentions and the gate."""
         r, e = self.frame(frame), self.event(event)  # (B, L, d) twice
         both = self.in_proj(torch.cat([r, e]))  # (2B, L, 3d)
-        heads = both.unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)  # (2B, 3h, L, d/h)
+        heads = both.reshape(*both.shape[:2], 3 * self.heads, -1).transpose(1, 2)  # (2B, 3h, L, d/h)
         q, k, v = heads.chunk(3, dim=1)  # (2B, h, L, d/h) thrice
         swap = frame.shape[0]  # frames ask the events, and events the frames
         content = scaled_dot_product_attention(q, k.roll(swap, 0), v.roll(swap, 0))  # (2B, h, L, d/h)

@@ -24,12 +24,12 @@ from mcoe_model.networks.selective_scan import Method, selective_scan
 class Trace(NamedTuple):
     """What the block computes on the way to its output; direction 1 is in flipped time, as its scan sees it."""
 
-    xz: Tensor  # (r, m, B, 2D, L) inner channels x, then gates z
-    u: Tensor  # (r, m, B, D, L)
-    parameters: Tensor  # (r, m, B, P, L) step size, B and C of each modality alone
-    joint: Tensor  # (r, B, 2N, L) what both modalities add to B and C
-    delta: Tensor  # (r, m, B, D, L)
-    y: Tensor  # (r, m, B, D, L) scanned and gated
+    xz: Tensor  # (r, m, 2D, B, L) inner channels x, then gates z
+    u: Tensor  # (r, m, D, B, L)
+    parameters: Tensor  # (r, m, P, B, L) step size, B and C of each modality alone
+    joint: Tensor  # (r, 2N, B, L) what both modalities add to B and C
+    delta: Tensor  # (r, m, D, B, L)
+    y: Tensor  # (r, m, D, B, L) scanned and gated
 
 
 class MCOMamba(nn.Module):
@@ -54,45 +54,51 @@ class MCOMamba(nn.Module):
 
     def forward(self, frame: Tensor, event: Tensor, *, method: Method = "chunked") -> tuple[Tensor, Tensor]:
         """(B, L, d) twice -> (B, L, d) twice. ``method`` is `selective_scan`'s."""
-        y = self.trace(frame, event, method=method).y  # (r, m, B, D, L)
-        mean = (y[0] + y[1].flip(-1)) / 2  # (m, B, D, L)
-        out = self.out_proj[:, None] @ mean  # (m, B, d, L)
-        return out[0].transpose(1, 2), out[1].transpose(1, 2)  # (B, L, d) twice
+        y = self.trace(frame, event, method=method).y  # (r, m, D, B, L)
+        mean = (y[0] + y[1].flip(-1)) / 2  # (m, D, B, L)
+        out = _project(self.out_proj, mean)  # (m, d, B, L)
+        return out[0].permute(1, 2, 0), out[1].permute(1, 2, 0)  # (B, L, d) twice
 
     def trace(self, frame: Tensor, event: Tensor, *, method: Method = "chunked") -> Trace:
         """Both directions of both modalities, with everything computed on the way."""
-        tokens = torch.stack([frame, event]).transpose(2, 3)  # (m, B, d, L)
-        forwards = self.in_proj[:, None] @ tokens  # (m, B, 2D, L)
-        xz = torch.stack([forwards, forwards.flip(-1)])  # (r, m, B, 2D, L)
-        x, z = xz.chunk(2, dim=3)  # (r, m, B, D, L) twice
-        u = silu(self._convolve(x))  # (r, m, B, D, L)
-        parameters = self.x_proj[:, :, None] @ u  # (r, m, B, P, L)
-        both = parameters.transpose(1, 2).flatten(2, 3)  # (r, B, 2P, L)
-        joint = self.joint[:, None] @ both  # (r, B, 2N, L)
-        step, own = parameters.split([self.rank, 2 * self.states], dim=3)  # (r, m, B, R, L), (r, m, B, 2N, L)
-        delta = softplus(self.dt_weight[:, :, None] @ step + self.dt_bias[:, None, :, None])  # (r, m, B, D, L)
-        B, C = (own + joint[:, None]).flatten(0, 1).chunk(2, dim=2)  # (G, B, N, L) twice
+        inner = self.skip.shape[-1]
+        tokens = torch.stack([frame, event]).permute(0, 3, 1, 2)  # (m, d, B, L)
+        forwards = _project(self.in_proj, tokens)  # (m, 2D, B, L)
+        xz = torch.stack([forwards, forwards.flip(-1)])  # (r, m, 2D, B, L)
+        x, z = xz[:, :, :inner], xz[:, :, inner:]  # (r, m, D, B, L) twice
+        u = silu(self._convolve(x))  # (r, m, D, B, L)
+        parameters = _project(self.x_proj, u)  # (r, m, P, B, L)
+        joint = _project(self.joint, parameters.flatten(1, 2))  # (r, 2N, B, L)
+        step, own = parameters[:, :, : self.rank], parameters[:, :, self.rank :]  # (r, m, R, B, L), (r, m, 2N, B, L)
+        delta = softplus(_project(self.dt_weight, step) + self.dt_bias[:, :, None, None])  # (r, m, D, B, L)
+        B, C = (own + joint[:, None]).flatten(0, 1).chunk(2, dim=1)  # (G, N, B, L) twice
         scanned = selective_scan(
-            u.flatten(0, 1),  # (G, B, D, L)
-            delta.flatten(0, 1),  # (G, B, D, L)
+            u.flatten(0, 1),  # (G, D, B, L)
+            delta.flatten(0, 1),  # (G, D, B, L)
             -self.A_log.exp().flatten(0, 1),  # (G, D, N)
             B,
             C,
             self.skip.flatten(0, 1),  # (G, D)
             method=method,
-        )  # (G, B, D, L)
-        y = scanned.unflatten(0, (2, 2)) * silu(z)  # (r, m, B, D, L)
+        )  # (G, D, B, L)
+        y = scanned.reshape(u.shape) * silu(z)  # (r, m, D, B, L)
         return Trace(xz, u, parameters, joint, delta, y)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """Causal convolution along time, each channel with its own taps: (r, m, B, D, L) -> (r, m, B, D, L)."""
+        """Causal convolution along time, each channel with its own taps: (r, m, D, B, L) -> (r, m, D, B, L)."""
         taps, length = self.conv_weight.shape[-1], x.shape[-1]
-        padded = pad(x, (taps - 1, 0))  # (r, m, B, D, L + K - 1)
-        convolved = self.conv_bias[:, :, None, :, None]  # (r, m, 1, D, 1)
+        padded = pad(x, (taps - 1, 0))  # (r, m, D, B, L + K - 1)
+        convolved = self.conv_bias[..., None, None]  # (r, m, D, 1, 1)
         for tap in range(taps):
-            weight = self.conv_weight[:, :, None, :, :, tap]  # (r, m, 1, D, 1)
-            convolved = convolved + weight * padded[..., tap : tap + length]  # (r, m, B, D, L)
+            weight = self.conv_weight[..., tap, None]  # (r, m, D, 1, 1)
+            convolved = torch.addcmul(convolved, weight, padded[..., tap : tap + length])  # (r, m, D, B, L)
         return convolved
+
+
+def _project(weight: Tensor, x: Tensor) -> Tensor:
+    """A linear layer for each of the leading indices: (..., O, I), (..., I, B, L) -> (..., O, B, L)."""
+    projected = weight @ x.flatten(-2)  # (..., O, BL)
+    return projected.reshape(*projected.shape[:-1], *x.shape[-2:])  # (..., O, B, L)
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:

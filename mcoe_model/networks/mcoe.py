@@ -1,11 +1,11 @@
 """MCO-E Net: two pictures of each modality -> features -> tokens -> MCO-Mamba -> MCIB -> mixture of experts -> emotion.
 
-MCO-E Net, 2025, https://arxiv.org/abs/2505.12007, as in the authors' released code (which differs from the paper's figure:
-a backbone for each of the four pictures, and the 1000 ImageNet logits as features). What differs from the release: the
-gradient of MCO-Mamba is exact, and what cannot act on the output stands apart in ``dead``.
+MCO-E Net, 2025, https://arxiv.org/abs/2505.12007, as in the authors' released code (which differs from the paper's
+figure: a backbone for each of the four pictures, and the 1000 ImageNet logits as features). What differs from the
+release: the gradient of MCO-Mamba is exact, and what cannot act on the output stands apart in ``dead``.
 
-Letters: B batch, N pictures, T frames of a window, H and W height and width [pixels], F features of a picture, L tokens,
-d channels of a token, X inputs of the experts, c classes.
+Letters: B batch, N pictures, T frames of a window, H and W height and width [pixels], F features of a picture,
+L tokens, d channels of a token, X inputs of the experts, E experts, k chosen ones, c classes.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class McoeConfig:
         return 2 * self.features // self.channels
 
     def __post_init__(self) -> None:
-        sizes = ("input_size", "width", "features", "channels", "hidden", "experts", "top_k")
-        sizes += ("router_hidden", "convolution_hidden", "deep_hidden", "deep_blocks")
+        sizes = ["input_size", "width", "features", "channels", "hidden", "experts", "top_k"]
+        sizes += ["router_hidden", "convolution_hidden", "deep_hidden", "deep_blocks"]
         faults = [f"{name} is {getattr(self, name)}, must be at least 1" for name in sizes if getattr(self, name) < 1]
         if self.backbones not in ("four", "two"):
             faults.append(f"backbones is {self.backbones!r}, must be 'four' or 'two'")
@@ -119,18 +119,36 @@ class MCOENet(nn.Module):
 
     @overload
     def head(
-        self, frame_first: Tensor, frame_last: Tensor, event_first: Tensor, event_last: Tensor
+        self,
+        frame_first: Tensor,
+        frame_last: Tensor,
+        event_first: Tensor,
+        event_last: Tensor,
+        *,
+        routing: Literal[False] = False,
     ) -> Tensor: ...
 
     @overload
     def head(
-        self, frame_first: Tensor, frame_last: Tensor, event_first: Tensor, event_last: Tensor, *, routing: Literal[True]
+        self,
+        frame_first: Tensor,
+        frame_last: Tensor,
+        event_first: Tensor,
+        event_last: Tensor,
+        *,
+        routing: Literal[True],
     ) -> tuple[Tensor, Routing]: ...
 
     def head(
-        self, frame_first: Tensor, frame_last: Tensor, event_first: Tensor, event_last: Tensor, *, routing: bool = False
+        self,
+        frame_first: Tensor,
+        frame_last: Tensor,
+        event_first: Tensor,
+        event_last: Tensor,
+        *,
+        routing: bool = False,
     ) -> Tensor | tuple[Tensor, Routing]:
-        """Logits (B, c) from the features of the four pictures, each (B, F); with ``routing`` also the router's choice."""
+        """Logits (B, c) from the features of the four pictures, each (B, F); with ``routing`` also the routing."""
         frame = self._tokens(frame_first, frame_last)  # (B, L, d)
         event = self._tokens(event_first, event_last)  # (B, L, d)
         frame_seen, event_seen = self.mamba(frame, event)  # (B, L, d) twice
@@ -141,10 +159,7 @@ class MCOENet(nn.Module):
 
     def forward(self, frame: Tensor, event: Tensor) -> Tensor:
         """Logits (B, c) from two windows (B, 3, T, H, W), of which only the first and the last frame are used."""
-        features = [
-            feature for modality, window in (("frame", frame), ("event", event)) for feature in self._ends(window, modality)
-        ]  # four (B, F)
-        return self.head(*features)
+        return self.head(*self._ends(frame, "frame"), *self._ends(event, "event"))  # (B, c)
 
     def _ends(self, window: Tensor, modality: str) -> tuple[Tensor, Tensor]:
         """Features of a window's first and last picture: (B, 3, T, H, W) -> (B, F) twice."""
@@ -156,7 +171,7 @@ class MCOENet(nn.Module):
 
     def _tokens(self, first: Tensor, last: Tensor) -> Tensor:
         """(B, F) twice -> (B, L, d): d neighbouring features are a token."""
-        return torch.cat([first, last], dim=1).unflatten(1, (-1, self.config.channels))  # (B, L, d)
+        return torch.cat([first, last], dim=1).reshape(len(first), -1, self.config.channels)  # (B, L, d)
 
     @staticmethod
     def _backbone_name(modality: str, role: str) -> str:
@@ -164,7 +179,7 @@ class MCOENet(nn.Module):
 
 
 def _dead_parameters(model: MCOENet) -> nn.ParameterDict:
-    """The published tensors that nothing reads, or whose gradient is zero whatever the input. All zeros, never trained."""
+    """The published tensors that nothing reads, or whose gradient is always zero. They start at zero, never trained."""
     inner = model.mamba.skip.shape[-1]
     channels, size = model.config.channels, model.config.hidden
     shapes: dict[str, tuple[int, ...]] = {

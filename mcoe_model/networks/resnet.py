@@ -1,8 +1,9 @@
 """ResNet of basic blocks (ResNet-18 by default), with configurable width, depth and number of outputs.
 
-He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385 (table 1, 18 layers).
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385 (table 1).
 State-dict names and initialisation equal torchvision's ``resnet18``, so that its ImageNet weights load by name. Differs
-from it in three sizes one may choose: the width of the first stage, the blocks of each stage, the outputs of ``fc``.
+from it in three sizes one may choose (the width of the first stage, the blocks of each stage, the outputs of ``fc``)
+and in its memory format: pictures and convolution weights are channels-last, which is up to twice as fast on a CPU.
 
 Letters: N pictures, H and W height and width [pixels], c channels of a stage, F outputs.
 """
@@ -66,9 +67,11 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, F)."""
+        pictures = pictures.contiguous(memory_format=torch.channels_last)  # (N, 3, H, W)
         x = torch.relu_(self.bn1(self.conv1(pictures)))  # (N, c, H/2, W/2)
         x = self.maxpool(x)  # (N, c, H/4, W/4)
         x = self.layer2(self.layer1(x))  # (N, 2c, H/8, W/8)
