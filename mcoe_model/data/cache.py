@@ -63,6 +63,10 @@ class Clips:
         self._begin = np.cumsum([0] + [2 * record.n_frames for record in self.records])
         self._pictures = self._map()
 
+    def __reduce__(self) -> tuple[type[Clips], tuple[Path]]:
+        """A worker process that is handed this opens the files again: the pictures themselves are never sent."""
+        return Clips, (self.path,)
+
     def pictures(self, clip: int) -> tuple[Pictures, Pictures]:
         """Frames and events of a clip, each (n_frames, size, size) uint8: read-only views of the mapped file."""
         both = self._pictures[self._begin[clip] : self._begin[clip + 1]]  # (2 n, S, S)

@@ -1,10 +1,12 @@
 """Decoding once: the right pixels, the same bytes every time, and nothing half-written or stale."""
 
+import copy
 import errno
 import json
 import os
 import shutil
 import threading
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,6 +75,14 @@ def test_decodes_once(see: SeeFolder, tmp_path: Path, monkeypatch: pytest.Monkey
     again = open_clips(see.root, size=SIZE, cache=tmp_path / "cache", progress=progress)
     assert len(seen) == 5 and again.sha256 == first.sha256 and again.records == first.records
     np.testing.assert_array_equal(again.pictures(3)[1], first.pictures(3)[1])
+
+
+def test_a_worker_is_sent_the_path_alone(see: SeeFolder, tmp_path: Path) -> None:
+    clips = open_clips(see.root, size=SIZE, cache=tmp_path / "cache")
+    assert len(ForkingPickler.dumps(clips)) < 500
+    again = copy.copy(clips)
+    assert again.sha256 == clips.sha256
+    np.testing.assert_array_equal(again.pictures(2)[0], clips.pictures(2)[0])
 
 
 def test_views_cannot_be_written_to(see: SeeFolder, tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def test_the_published_test_split_is_affordable_exactly(published_names: list[st
 def test_the_law_cannot_be_changed_by_its_reader() -> None:
     with pytest.raises(ValueError, match="read-only"):
         window_law(45).probability[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        window_law(45).windows[0] = 1
 
 
 @pytest.mark.parametrize("wrong", [{"length": 0}, {"length": 9, "samples": 0}, {"length": 9, "stride": 0}])

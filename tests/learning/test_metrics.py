@@ -204,6 +204,13 @@ def test_the_same_arm_twice_is_no_difference() -> None:
     assert (found.estimate, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
+def test_the_same_gain_on_every_clip_is_certain() -> None:
+    """Whoever is drawn, and however many clips they bring: WAR differs by just that."""
+    _, reference, subjects = people(np.random.default_rng(1), 20, 0.0, 2)
+    found = paired_difference(reference + 0.1, reference, subjects, seed=0)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1))
+
+
 def test_clips_of_one_subject_stay_together() -> None:
     """A hundred equal clips of a subject tell no more than one."""
     gain = np.random.default_rng(2).normal(0.02, 0.1, 25)
