@@ -11,7 +11,7 @@ simulate: $(VENV)/.installed       ## the quick simulation: synthetic subjects, 
 	$(BIN)/python simulations/see_by_subject.py
 
 simulate-full: $(VENV)/.installed  ## all 111 synthetic subjects, no time limit
-	$(BIN)/python simulations/see_by_subject.py --preset full
+	$(BIN)/python simulations/see_by_subject.py --scale full
 
 test: $(VENV)/.installed-dev       ## set up and run every test
 	$(BIN)/python -m ruff check .

@@ -9,11 +9,11 @@ from typing import Protocol
 from mcoe_model.errors import ModelInvalid
 from mcoe_model.learning.fine_tune import fine_tune, measure
 from mcoe_model.learning.samples import Samples
-from mcoe_model.learning.weights import copy_weights, tensors_of
+from mcoe_model.learning.weights import copy_weights, model_specs, tensors_of
 from mcoe_model.model_file import ModelCard, Tensors, tensors_sha256
 from mcoe_model.networks import MCOENet
 from mcoe_model.protocol import CheckIn, TrainReport, TrainTask, UpdateMeta, update_id
-from mcoe_model.update import TrainMode, make_update, manifest, payload_names, specs_of
+from mcoe_model.update import TrainMode, make_update, manifest, payload_names
 
 
 class ClipStore(Protocol):
@@ -56,7 +56,7 @@ def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
     model, card = store.model()
     if card.generation.id != task.generation:
         raise ModelInvalid(f"the task is for generation {task.generation}, this client has {card.generation.id}")
-    expected = payload_names(specs_of(tensors_of(model)), task.train_mode)
+    expected = payload_names(model_specs(model), task.train_mode)
     if tuple(sorted(payload)) != expected or tensors_sha256(payload) != task.payload_sha256:
         raise ModelInvalid("the tensors received are not the ones the task names; the next message brings them anew")
     started = time.perf_counter()
@@ -74,7 +74,7 @@ def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
     )
     after = measure(model, samples)
     trained = tensors_of(model)
-    update = make_update(payload, trained, manifest(specs_of(trained), task.train_mode, experts))
+    update = make_update(payload, trained, manifest(model_specs(model), task.train_mode, experts))
     meta = UpdateMeta(
         update_id(store.client_id, task.base_sha256, samples.names),
         store.client_id,

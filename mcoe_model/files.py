@@ -59,6 +59,11 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that this program wrote."""
+    return dict(json.loads(path.read_bytes()))
+
+
 def _named(fault: OSError, path: Path) -> Exception:
     if fault.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"no space left while writing {path}; free some and start again with --resume")

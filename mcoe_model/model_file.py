@@ -90,7 +90,7 @@ class ModelCard:
 
 def model_bytes(tensors: Mapping[str, NDArray[Any]], card: ModelCard) -> bytes:
     """The file's bytes: the same tensors and card always give the same bytes."""
-    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     return bytes(save(ordered, metadata={"card": card.to_json()}))
 
 
@@ -137,7 +137,7 @@ def tensors_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
     """A hash of names, dtypes, shapes and values, independent of order and of any file format."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = np.asarray(tensors[name], order="C")
         digest.update(f"{name}\x1f{array.dtype.str}\x1f{array.shape}\x1f".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

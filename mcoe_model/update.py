@@ -79,7 +79,7 @@ def manifest(
 def make_update(base: Mapping[str, NDArray[Any]], trained: Mapping[str, NDArray[Any]], names: Iterable[str]) -> Tensors:
     """Trained minus base for the named tensors, float32."""
     return {
-        name: np.asarray(trained[name], np.float32) - np.asarray(base[name], np.float32) for name in sorted(names)
+        name: np.asarray(np.subtract(trained[name], base[name], dtype=np.float32)) for name in sorted(names)
     }
 
 

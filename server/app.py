@@ -132,7 +132,7 @@ class Coordinator:
 
     def _judge(self, current: RoundInProgress, client: str, message: Message) -> Accepted | Rejected:
         if message.has_error():
-            reason = f"client error: {(message.error.reason or "no reason given")[:300]}"
+            reason = f"client error: {(message.error.reason or 'no reason given')[:300]}"
             self.engine.no_reply(current, client, reason)
             return Rejected(reason)
         try:

@@ -32,7 +32,7 @@ def write_update(folder: Path, update_id: str, update: Mapping[str, NDArray[Any]
     """Write an accepted update durably; when it is there already, nothing happens. Raises DiskFull."""
     path = spool_path(folder, update_id)
     if not path.exists():
-        write_bytes(path, bytes(save({name: np.ascontiguousarray(update[name]) for name in sorted(update)})))
+        write_bytes(path, bytes(save({name: np.asarray(update[name], order="C") for name in sorted(update)})))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def augment(pictures: NDArray[np.uint8], generator: np.random.Generator) -> NDAr
     count, _, size, _ = pictures.shape
     reach = int(SHIFT * size)
     shifts = generator.integers(-reach, reach + 1, (count, 2))
-    brightness = np.exp(generator.uniform(*np.log(BRIGHTNESS), count)).astype(np.float32)
+    brightness = np.exp(generator.uniform(np.log(BRIGHTNESS[0]), np.log(BRIGHTNESS[1]), count)).astype(np.float32)
     lost = generator.random((count, 2, size, size), np.float32) < generator.uniform(0, EVENT_DROP, (count, 1, 1, 1))
     result = np.empty_like(pictures)
     padded = np.pad(pictures, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")

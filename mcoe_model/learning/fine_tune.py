@@ -150,5 +150,6 @@ def _imbalance(routing: Routing, load: Tensor | None) -> Tensor:
 
 
 def _middle_window(length: int) -> NDArray[np.int64]:
-    windows = window_law(length).windows
-    return windows[len(windows) // 2]
+    windows: NDArray[np.int64] = window_law(length).windows
+    middle: NDArray[np.int64] = windows[len(windows) // 2]
+    return middle

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,14 +27,25 @@ Ends = tuple[Tensor, Tensor, Tensor, Tensor]
 class Samples(Protocol):
     """A set of labelled clips, addressed by position 0..len-1."""
 
-    names: tuple[str, ...]
-    labels: NDArray[np.int64]  # (len,) index into EMOTIONS
-    lengths: tuple[int, ...]  # pictures of each modality in each clip
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The clips' sequence names."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(len,) index into EMOTIONS."""
+        ...
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Pictures of each modality in each clip."""
+        ...
 
     def ends(
-        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], generator: np.random.Generator | None
+        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
     ) -> Ends:
-        """Features of the first and last picture of each window (B, samples); augmented when a generator is given."""
+        """Features of the first and last picture of each window (B, samples); augmented from a generator."""
         ...
 
 
@@ -58,7 +70,7 @@ class PictureSamples:
         return tuple(self.clips.n_frames(index) for index in self.indices)
 
     def ends(
-        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], generator: np.random.Generator | None
+        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
     ) -> Ends:
         size = self.clips.size
         pictures = np.empty((len(positions), 4, size, size), np.uint8)  # (B, 4, S, S)
@@ -66,8 +78,8 @@ class PictureSamples:
             frames, events = self.clips.pictures(self.indices[position])
             pictures[row, :2] = frames[window[[0, -1]]]
             pictures[row, 2:] = events[window[[0, -1]]]
-        if generator is not None:
-            pictures = augment(pictures, generator)
+        if augmentation is not None:
+            pictures = augment(pictures, augmentation)
         frame = normalise(pictures[:, :2], self.normalisation.frame_mean, self.normalisation.frame_sd)  # (B, 2, S, S)
         event = normalise(pictures[:, 2:], self.normalisation.event_mean, self.normalisation.event_sd)  # (B, 2, S, S)
         return (*_encode_ends(model, frame, "frame"), *_encode_ends(model, event, "event"))
@@ -89,7 +101,7 @@ class FeatureSamples:
         return tuple(len(next(iter(streams.values()))) for streams in self.features)
 
     def ends(
-        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], generator: np.random.Generator | None
+        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
     ) -> Ends:
         def pick(modality: str, end: int) -> Tensor:
             role = model.roles[end] if len(model.roles) > 1 else model.roles[0]
@@ -101,7 +113,7 @@ class FeatureSamples:
 
 def normalise(pictures: NDArray[np.uint8], mean: float, sd: float) -> Tensor:
     """Grey values 0..255 to (value / 255 - mean) / sd, float32, same shape."""
-    return torch.from_numpy(pictures).float().mul_(1 / (255 * sd)).sub_(mean / sd)
+    return torch.from_numpy(pictures.astype(np.float32)).mul_(1 / (255 * sd)).sub_(mean / sd)
 
 
 def encode_clip(

@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from mcoe_model.errors import ModelInvalid
 from mcoe_model.model_file import ModelCard, Tensors, read_model, tensors_sha256
 from mcoe_model.networks import MCOENet, build
-from mcoe_model.update import is_head
+from mcoe_model.update import TensorSpec, is_head
 
 
 def tensors_of(model: MCOENet) -> Tensors:
     """Copies of every parameter and buffer, by name."""
     return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
+
+
+def model_specs(model: MCOENet) -> dict[str, TensorSpec]:
+    """Shape and dtype of every parameter and buffer, in name order, without copying any."""
+    state = model.state_dict()
+    return {name: TensorSpec(tuple(state[name].shape), str(state[name].dtype).split(".")[-1]) for name in sorted(state)}
 
 
 def copy_weights(model: MCOENet, tensors: Mapping[str, NDArray[Any]]) -> None:

@@ -1,0 +1,159 @@
+"""The arms a federated run is compared with, and the evaluation of all of them. Each function can run in a worker.
+
+An arm is finished when its file is there, so a run that was killed goes on with the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mcoe_model.files import atomic_write
+from mcoe_model.learning.checkpoint import Checkpoint
+from mcoe_model.learning.evaluate import Predictions, evaluate
+from mcoe_model.learning.fine_tune import fine_tune
+from mcoe_model.learning.samples import PictureSamples
+from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
+from mcoe_model.model_file import Generation, ModelCard, file_sha256, write_model
+from mcoe_model.networks import MCOENet, build
+from mcoe_model.progress import Progress, silent
+from server.cohort import cohort_size
+from simulations.scene import Scene, open_scene
+from simulations.settings import SimulationSettings
+
+#: The two forms of centralised fine-tuning at equal presentations: the clients' batch size, and batch x cohort.
+CENTRALISED = ("centralised", "centralised-large-batch")
+
+
+def presentations(settings: SimulationSettings, clients: int) -> int:
+    """Epochs over the clients' clips that show as many samples as all rounds of a federated run do."""
+    share = cohort_size(settings.cohort, clients) / clients
+    return max(1, round(settings.rounds * settings.local_epochs * share))
+
+
+def train_base(folder: Path, progress: Progress = silent) -> None:
+    """The base model: from scratch on the base subjects, or random weights when rounds start from nothing."""
+    scene = open_scene(folder)
+    if scene.settings.base == "scratch":
+        model = build(scene.settings.model, seed=scene.settings.seed)
+        _write(scene, "base", model, "random weights", {})
+    else:
+        _from_scratch(scene, "base", ("base",), progress)
+
+
+def train_all_data(folder: Path, progress: Progress = silent) -> None:
+    """All data in one place: from scratch on base and clients together, with the base's recipe."""
+    _from_scratch(open_scene(folder), "all_data", ("base", "clients"), progress)
+
+
+def train_centralised(folder: Path, arm: str, progress: Progress = silent) -> None:
+    """From the base on all clients' clips together, at the federated run's sample presentations (one of CENTRALISED)."""
+    scene = open_scene(folder)
+    clients = len(scene.subjects("clients"))
+    recipe = replace(scene.settings.client_recipe, epochs=presentations(scene.settings, clients))
+    if arm == "centralised-large-batch":
+        cohort = cohort_size(scene.settings.cohort, clients)
+        recipe = replace(recipe, batch_size=min(4096, recipe.batch_size * cohort))
+    model, card = load_model(scene.paths.base)
+    _fine_tune(scene, arm, model, card, scene.indices("clients"), recipe, progress)
+    _write(scene, arm, model, "centralised fine-tuning", {"part": "clients"}, card)
+
+
+def evaluate_local(folder: Path, subject: str, progress: Progress = silent) -> None:
+    """One client alone: from the base on its own clips, at its presentations in the federated run; evaluated, not kept."""
+    scene = open_scene(folder)
+    name = f"local-{subject}"
+    epochs = presentations(scene.settings, len(scene.subjects("clients")))
+    model, card = load_model(scene.paths.base)
+    recipe = replace(scene.settings.client_recipe, epochs=epochs)
+    _fine_tune(scene, name, model, card, scene.indices("clients", subject), recipe, progress)
+    _predict(scene, name, "test", model, card)
+
+
+def evaluate_model(folder: Path, name: str, part: str, path: Path, progress: Progress = silent) -> None:
+    """What the model in a file says of a part of the run's clips."""
+    scene = open_scene(folder)
+    model, card = load_model(path)
+    _predict(scene, name, part, model, card)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The predictions that were written for an arm and a part."""
+    with np.load(path, allow_pickle=False) as stored:
+        return Predictions(
+            tuple(str(name) for name in stored["names"]),
+            *(stored[key] for key in ("labels", "clip", "window", "probability", "logits", "chosen")),
+        )
+
+
+def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], progress: Progress) -> None:
+    model = build(scene.settings.model, seed=scene.settings.seed)
+    indices = tuple(sorted(index for part in parts for index in scene.indices(part)))
+    samples = PictureSamples(scene.clips, indices, scene.normalisation())
+    fine_tune(
+        model,
+        samples,
+        scene.settings.base_recipe,
+        train_mode="full",
+        keys=(scene.settings.seed, arm),
+        checkpoint=Checkpoint(scene.paths.checkpoint(arm)),
+        progress=progress,
+    )
+    _write(scene, arm, model, "trained from scratch", {"part": " + ".join(parts)})
+
+
+def _fine_tune(
+    scene: Scene,
+    arm: str,
+    model: MCOENet,
+    card: ModelCard,
+    indices: tuple[int, ...],
+    recipe: FineTuneSettings,
+    progress: Progress,
+) -> None:
+    fine_tune(
+        model,
+        scene.training_samples(model, card, indices),
+        recipe,
+        train_mode=scene.settings.train,
+        keys=(scene.settings.seed, arm),
+        checkpoint=Checkpoint(scene.paths.checkpoint(arm)),
+        progress=progress,
+    )
+
+
+def _write(
+    scene: Scene, arm: str, model: MCOENet, origin: str, trained_on: dict[str, str], parent: ModelCard | None = None
+) -> None:
+    """Write an arm's model with its card; a child keeps its parent's generation."""
+    tensors = tensors_of(model)
+    trained_on = {"data": scene.settings.data or "synthetic", **trained_on}
+    if parent is not None:
+        card = parent.child_of(file_sha256(scene.paths.base), origin, trained_on)
+    else:
+        generation = Generation(
+            scene.settings.model, backbone_sha256(tensors), scene.settings.picture_size, scene.normalisation()
+        )
+        card = ModelCard(generation, origin, trained_on=trained_on)
+    write_model(scene.paths.arm(arm), tensors, card)
+
+
+def _predict(scene: Scene, name: str, part: str, model: MCOENet, card: ModelCard) -> None:
+    said = evaluate(model, scene.evaluation_samples(model, card, scene.indices(part)))
+    with atomic_write(scene.paths.predictions(name, part)) as file:
+        np.savez(
+            file,
+            names=np.array(said.names),
+            subjects=np.array([scene.clips.records[index].subject for index in scene.indices(part)]),
+            labels=said.labels,
+            clip=said.clip,
+            window=said.window,
+            probability=said.probability,
+            logits=said.logits,
+            chosen=said.chosen,
+        )
+
+

@@ -1,0 +1,55 @@
+"""A run's rounds: its registry, artifacts, spool and engine, put together from the run's folder and served over a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from mcoe_model.model_file import read_model
+from mcoe_model.networks.presets import PRESETS
+from server.acceptance import Rejected
+from server.app import Coordinator, Event, ReplyJudged, RoundEnded, RoundOpened
+from server.registry import Registry
+from server.registry.artifacts import Artifacts
+from server.registry.database import open_database, sqlite_url
+from server.rounds import RoundEngine, RoundSettings
+from simulations.scene import open_scene
+
+EXPERIMENT = "simulation"
+
+
+def open_registry(folder: Path) -> Registry:
+    """The registry of a run."""
+    return Registry(open_database(sqlite_url(folder / "registry.sqlite")), EXPERIMENT)
+
+
+def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None]) -> None:
+    """Run every round that is not yet published. Raises RoundFailed."""
+    scene = open_scene(folder)
+    settings = RoundSettings(
+        fine_tune=scene.settings.client_recipe,
+        train_mode=scene.settings.train,
+        rule=scene.settings.rule,
+        seed=scene.settings.seed,
+    )
+    top_k = PRESETS[scene.settings.model].top_k
+    engine = RoundEngine(open_registry(folder), Artifacts(scene.paths.models), scene.paths.spool, settings, top_k)
+    engine.start_from(*read_model(scene.paths.base))
+    Coordinator(grid, engine, scene.settings.rounds, scene.settings.cohort, scene.settings.seed, watch).run()
+
+
+def say_events(event: Event) -> None:
+    """Events as plain lines, for a log."""
+    match event:
+        case RoundOpened(number, cohort, waiting):
+            print(f"round {number}: {waiting} of {cohort} clients to be heard", flush=True)
+        case ReplyJudged(number, client, Rejected(reason)):
+            print(f"round {number}: reply of {client} rejected: {reason}", flush=True)
+        case RoundEnded(number, None):
+            print(f"round {number}: abandoned", flush=True)
+        case RoundEnded(number, sha256):
+            print(f"round {number}: published model {str(sha256)[:12]}", flush=True)
+        case _:
+            pass

@@ -1,0 +1,187 @@
+"""One run from data to report: prepare -> base -> rounds -> arms -> evaluation -> summary. Each phase is resumable.
+
+A phase is finished when its files are there. Nothing depends on when a run was stopped, on the number of workers or on the
+order in which their jobs end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mcoe_model.data.cache import open_clips
+from mcoe_model.data.synthetic.writer import GENERATOR, write_see
+from mcoe_model.errors import OutputExists, TooFewSubjects
+from mcoe_model.files import read_json, write_json
+from mcoe_model.workers import one_thread
+from server.acceptance import Rejected
+from server.app import Event, ReplyJudged, RoundEnded, RoundOpened
+from server.cohort import cohort_size
+from server.registry import PUBLISHED
+from simulations.arms import CENTRALISED, evaluate_local, evaluate_model, train_all_data, train_base, train_centralised
+from simulations.console import Crew, Display
+from simulations.coordination import coordinate, open_registry
+from simulations.local_grid import LocalGrid
+from simulations.parts import make_parts
+from simulations.provenance import describe_data, new_run
+from simulations.scene import Paths, cache_folder, open_scene
+from simulations.settings import SimulationSettings
+from simulations.summary import choose_centralised, write_results
+
+CLIENT_APP = "simulations.flower_app:client_app"
+#: With `--baselines auto` the baselines run for presets of at most this many samples to train all of them on.
+CHEAP_PRESETS = ("mcoe-tiny",)
+
+
+def begin(settings: SimulationSettings, folder: Path) -> None:
+    """Claim the run's folder and write down what the run is. Raises OutputExists."""
+    if folder.exists():
+        raise OutputExists(f"{folder} exists already; go on with --resume {folder}, or name another with --out")
+    write_json(Paths(folder).run, new_run(settings))
+
+
+def prepare(settings: SimulationSettings, folder: Path, display: Display) -> None:
+    """Make or read the data, decode it once and divide it; a run that has that goes on at once."""
+    if Paths(folder).parts.exists():
+        return
+    root = data_root(settings, display)
+    clips = open_clips(
+        root,
+        size=settings.picture_size,
+        cache=cache_folder() / "clips",
+        progress=display.phase("decode pictures"),
+        workers=settings.processes,
+    )
+    if clips.skipped:
+        first = clips.skipped[0]
+        display.say(f"[yellow]{len(clips.skipped)} sequences cannot be used and are skipped, the first: "
+                    f"{first.name}: {first.reason}[/yellow]")
+    parts = make_parts(settings, clips.records)
+    clients = {record.subject for record in clips.records if record.name in set(parts.clients)}
+    if not clients:
+        raise TooFewSubjects("no subject is left to be a client; use more subjects")
+    cohort_size(settings.cohort, len(clients))
+    write_json(Paths(folder).run, read_json(Paths(folder).run) | describe_data(settings, root, clips, parts))
+    parts.write(Paths(folder).parts)
+
+
+def data_root(settings: SimulationSettings, display: Display) -> Path:
+    """The SEE folder of the run; a synthetic one is made once and kept in the cache."""
+    if settings.synthetic is None:
+        return Path(settings.data)
+    made = f"{GENERATOR}/{json.dumps(settings.synthetic.as_json(), sort_keys=True)}"
+    root = cache_folder() / "synthetic" / hashlib.sha256(made.encode()).hexdigest()[:16]
+    write_see(root, settings.synthetic, workers=settings.processes, progress=display.phase("synthetic data"))
+    return root
+
+
+def run(folder: Path, display: Display) -> dict[str, Any]:
+    """Everything after `prepare`, from wherever it was left; returns the summary that was written."""
+    started = time.monotonic()
+    one_thread()
+    scene = open_scene(folder)
+    crew = Crew(scene.settings.processes, display)
+    try:
+        if not scene.paths.base.exists():
+            crew.start("base model", train_base, folder).result()
+        running = _start_baselines(crew, folder)
+        _run_rounds(crew, folder, display)
+        for future in running:
+            future.result()
+        _evaluate(crew, folder)
+    finally:
+        crew.close()
+    return write_results(folder, time.monotonic() - started)
+
+
+def _start_baselines(crew: Crew, folder: Path) -> list[Future[None]]:
+    """Start what does not depend on the rounds, so that it fills the workers that the rounds leave idle."""
+    scene = open_scene(folder)
+    wanted = scene.settings.baselines
+    if wanted == "off" or (wanted == "auto" and scene.settings.model not in CHEAP_PRESETS):
+        return []
+    jobs: list[Future[None]] = []
+    for arm in CENTRALISED:
+        if not scene.paths.arm(arm).exists():
+            jobs.append(crew.start(f"{arm.replace('-', ' ')} (upper line)", train_centralised, folder, arm))
+    if not scene.paths.arm("all_data").exists():
+        jobs.append(crew.start("all data in one place", train_all_data, folder))
+    alone = [
+        (evaluate_local, subject)
+        for subject in scene.subjects("clients")
+        if not scene.paths.predictions(f"local-{subject}", "test").exists()
+    ]
+    return jobs + (crew.start_each("each client alone", alone, folder) if alone else [])
+
+
+def _run_rounds(crew: Crew, folder: Path, display: Display) -> None:
+    scene = open_scene(folder)
+    nodes = [{"partition-id": partition} for partition in range(len(scene.subjects("clients")))]
+    pool = crew.pool if scene.settings.processes > 1 else None
+    grid = LocalGrid(CLIENT_APP, nodes, {"run-folder": str(folder)}, pool)
+    coordinate(grid, folder, _watcher(scene.settings.rounds, display))
+
+
+def _watcher(rounds: int, display: Display) -> Callable[[Event], None]:
+    report = display.phase("federated rounds")
+    heard = 0
+    cohort = 0
+
+    def watch(event: Event) -> None:
+        nonlocal heard, cohort
+        match event:
+            case RoundOpened(number, cohort, waiting):
+                heard = cohort - waiting
+                report(number - 1, rounds, f"{heard}/{cohort} clients")
+            case ReplyJudged(number, client, verdict):
+                heard += 1
+                report(number - 1, rounds, f"{heard}/{cohort} clients")
+                if isinstance(verdict, Rejected):
+                    display.say(f"[yellow]round {number}: {client} rejected: {verdict.reason}[/yellow]")
+            case RoundEnded(number, sha256):
+                report(number if sha256 else number - 1, rounds, "" if sha256 else "abandoned")
+
+    return watch
+
+
+def _evaluate(crew: Crew, folder: Path) -> None:
+    """Predictions of every round's model on validation, and of every arm's model on validation and test."""
+    scene = open_scene(folder)
+    published = [row for row in open_registry(folder).rounds() if row.state == PUBLISHED]
+    paths = {f"round-{row.number}": scene.paths.models / f"{row.published_sha256}.safetensors" for row in published}
+    arms = {arm: scene.paths.arm(arm) for arm in ("base", *CENTRALISED, "all_data") if scene.paths.arm(arm).exists()}
+    choosing = [(name, "validation", path) for name, path in {**arms, **paths}.items()]
+    _evaluate_all(crew, folder, "evaluate on validation", choosing)
+    arms = {arm: path for arm, path in arms.items() if arm not in CENTRALISED or arm == choose_centralised(folder)}
+    last = f"round-{scene.settings.rounds}"
+    _evaluate_all(crew, folder, "evaluate on test", [(n, "test", p) for n, p in {**arms, last: paths[last]}.items()])
+
+
+def _evaluate_all(crew: Crew, folder: Path, phase: str, wanted: list[tuple[str, str, Path]]) -> None:
+    paths = Paths(folder)
+    jobs = [(evaluate_model, *job) for job in wanted if not paths.predictions(job[0], job[1]).exists()]
+    for future in crew.start_each(phase, jobs, folder) if jobs else []:
+        future.result()
+
+
+def prepare_default(folder: Path) -> None:
+    """A quick run with default settings, for a Flower app that was given none; one that is there already goes on."""
+    display = Display(Console())
+    settings = SimulationSettings(workers=1)
+    if not Paths(folder).run.exists():
+        begin(settings, folder)
+    prepare(settings, folder, display)
+    if not Paths(folder).base.exists():
+        train_base(folder, display.phase("base model"))
+
+
+def finish(folder: Path) -> None:
+    """Evaluate what a Flower run has left and write the results."""
+    run(folder, Display(Console()))

@@ -1,0 +1,59 @@
+"""Where a run comes from: what `run.json` says, so that somebody else can do it again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mcoe_model.data.cache import Clips
+from simulations.parts import Parts, subject_overlap
+from simulations.settings import SimulationSettings
+
+_PACKAGES = ("mcoe", "torch", "numpy", "flwr", "pillow", "safetensors", "sqlalchemy")
+_REPOSITORY = Path(__file__).parent.parent
+
+
+def new_run(settings: SimulationSettings) -> dict[str, Any]:
+    """The record of a run that is about to start."""
+    return {
+        "settings": asdict(settings),
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
+        "machine": {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()},
+        "threads_per_worker": 1,
+        "device": "cpu",
+        "tuning": "none: one trial for every arm, with the settings above; only the batch size of `centralised` is chosen, "
+        "on the validation part",
+    }
+
+
+def describe_data(settings: SimulationSettings, root: Path, clips: Clips, parts: Parts) -> dict[str, Any]:
+    """What the record says of the data, once they are there."""
+    overlap = subject_overlap(settings, clips.records)
+    return {
+        "data": "synthetic" if settings.synthetic else str(root.resolve()),
+        "data_sha256": clips.sha256,
+        "clips": str(clips.path.resolve()),
+        "skipped": [skipped._asdict() for skipped in clips.skipped],
+        "parts_sha256": parts.sha256,
+        "subject_overlap": asdict(overlap) if overlap else None,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Git's answer for this repository, or None outside one."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,129 @@
+"""Everything a process needs to know of a run, found again from the run's folder: settings, clips, who is who.
+
+A run's folder says it all, so that a worker process, a Flower node or a resumed run needs its path and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from mcoe_model.data.cache import Clips
+from mcoe_model.errors import NotResumable
+from mcoe_model.files import read_json
+from mcoe_model.learning.features import cached_features
+from mcoe_model.learning.samples import FeatureSamples, PictureSamples, Samples, encode_clips, measure_normalisation
+from mcoe_model.model_file import SEE_NORMALISATION, ModelCard, Normalisation
+from mcoe_model.networks import MCOENet
+from simulations.parts import Parts
+from simulations.settings import SimulationSettings
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of a run."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def parts(self) -> Path:
+        return self.folder / "parts.json"
+
+    @property
+    def base(self) -> Path:
+        return self.arm("base")
+
+    def arm(self, name: str) -> Path:
+        """The model of an arm that is trained centrally."""
+        return self.folder / "arms" / f"{name}.safetensors"
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the training of an arm goes on after a kill."""
+        return self.folder / "arms" / f"{name}.checkpoint"
+
+    def predictions(self, name: str, part: str) -> Path:
+        """What an arm, or the model of a round, said of a part."""
+        return self.folder / "predictions" / f"{name}-{part}.npz"
+
+    @property
+    def registry(self) -> Path:
+        return self.folder / "registry.sqlite"
+
+    @property
+    def models(self) -> Path:
+        """The artifacts of the registry's models."""
+        return self.folder / "models"
+
+    @property
+    def spool(self) -> Path:
+        return self.folder / "spool"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run as every process sees it."""
+
+    paths: Paths
+    settings: SimulationSettings
+    clips: Clips
+    parts: Parts
+
+    def indices(self, part: str, subject: str | None = None) -> tuple[int, ...]:
+        """The clips of a part, or of one subject in it, in record order."""
+        names = set(getattr(self.parts, part))
+        return tuple(
+            index
+            for index, record in enumerate(self.clips.records)
+            if record.name in names and subject in (None, record.subject)
+        )
+
+    def subjects(self, part: str) -> tuple[str, ...]:
+        """The subjects that have clips in a part, in ascending order."""
+        return tuple(sorted({self.clips.records[index].subject for index in self.indices(part)}))
+
+    def normalisation(self) -> Normalisation:
+        """Measured on the base subjects; SEE's own constants under `published`."""
+        if self.settings.protocol == "published":
+            return SEE_NORMALISATION
+        return measure_normalisation(self.clips, self.indices("base"))
+
+    def training_samples(self, model: MCOENet, card: ModelCard, indices: Iterable[int]) -> Samples:
+        """Clips to fine-tune on: features of the frozen backbones for `head`, pictures for `full`."""
+        if self.settings.train == "full":
+            return PictureSamples(self.clips, tuple(indices), card.generation.normalisation)
+        return self._features(model, card, indices)
+
+    def evaluation_samples(self, model: MCOENet, card: ModelCard, indices: Iterable[int]) -> FeatureSamples:
+        """Clips to evaluate on; features are kept where the backbones do not change from round to round."""
+        if self.settings.train == "full":
+            return encode_clips(model, self.clips, indices, card.generation.normalisation)
+        return self._features(model, card, indices)
+
+    def _features(self, model: MCOENet, card: ModelCard, indices: Iterable[int]) -> FeatureSamples:
+        return cached_features(model, card.generation, self.clips, indices, cache_folder() / "features")
+
+
+def cache_folder() -> Path:
+    """Where synthetic data, decoded pictures and features stay between runs: MCOE_CACHE, else the user's cache folder."""
+    return Path(os.environ["MCOE_CACHE"]) if "MCOE_CACHE" in os.environ else user_cache_path("mcoe")
+
+
+@lru_cache(maxsize=1)
+def open_scene(folder: Path) -> Scene:
+    """The scene of a prepared run. Raises NotResumable when the folder holds none."""
+    paths = Paths(folder)
+    try:
+        run = read_json(paths.run)
+        settings, clips = SimulationSettings(**run["settings"]), Clips(Path(run["clips"]))
+        return Scene(paths, settings, clips, Parts.read(paths.parts))
+    except (FileNotFoundError, KeyError, ValueError, TypeError) as fault:
+        raise NotResumable(f"{folder} holds no prepared run ({fault}); start one with see_by_subject.py") from fault

@@ -1,0 +1,196 @@
+"""The settings of a simulation: one frozen dataclass, from defaults, then a TOML file, then flags; checked whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mcoe_model.data.synthetic.settings import SyntheticSettings
+from mcoe_model.errors import DataMissing, SettingsError
+from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.networks.presets import PRESETS
+from mcoe_model.update import TRAIN_MODES, TrainMode
+from server.aggregation import RULES
+
+Protocol = Literal["unseen-subjects", "published"]
+Engine = Literal["local", "ray"]
+Baselines = Literal["auto", "on", "off"]
+
+#: Which defaults a scale changes: `quick` is the dataclass's own, `full` is all of SEE's subjects.
+SCALES: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "full": {"subjects": 111, "sequences": 0, "size": 64, "base_epochs": 60, "rounds": 20},
+}
+
+
+def _setting(default: Any, says: str) -> Any:
+    """A field with its default and the line that `--help` shows."""
+    return dataclasses.field(default=default, metadata={"help": says})
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """What `see_by_subject.py` does. Every field is a flag of it and a key of its TOML file."""
+
+    data: str = _setting("", "SEE folder (event/, frame/, emotion.json); without one, synthetic data are made once")
+    subjects: int = _setting(32, "subjects of the synthetic set")
+    sequences: int = _setting(14, "sequences per synthetic subject at most; 0: SEE's own counts")
+    size: int = _setting(0, "side of the pictures in pixels; 0: the model's own")
+    model: str = _setting("mcoe-tiny", f"preset: {', '.join(PRESETS)}")
+    base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
+    base_epochs: int = _setting(40, "epochs of the base model's training")
+    rounds: int = _setting(12, "federated rounds")
+    cohort: str = _setting("all", "clients per round: all, a number or a share")
+    local_epochs: int = _setting(1, "epochs on a client in one round")
+    batch_size: int = _setting(8, "batch size on a client")
+    lr: float = _setting(5e-4, "learning rate on a client")
+    train: TrainMode = _setting("full", "head (frozen backbones, cached features) or full")
+    rule: str = _setting("weighted-mean", f"aggregation rule: {', '.join(RULES)}")
+    protocol: Protocol = _setting("unseen-subjects", "unseen-subjects, or published: SEE's own split, by sequence")
+    fold: int = _setting(0, "which fold of the subjects is tested")
+    folds: int = _setting(5, "number of folds; as many as subjects is leave-one-subject-out")
+    engine: Engine = _setting("local", "local, or ray: Flower's own simulation engine")
+    workers: int = _setting(0, "worker processes; 0: one per processor. Results do not depend on it")
+    seed: int = _setting(0, "seed of everything")
+    baselines: Baselines = _setting("auto", "centralised, each client alone, all data in one place: auto, on or off")
+    passes: int = _setting(0, "also score this many random passes on the test part, as published (20)")
+    tensorboard: bool = _setting(False, "write TensorBoard logs (needs the extra `tensorboard`)")
+
+    def __post_init__(self) -> None:
+        found = self._faults()
+        if found:
+            raise SettingsError(found)
+
+    def _faults(self) -> list[str]:
+        found = []
+        for name, choices in {
+            "model": tuple(PRESETS),
+            "train": TRAIN_MODES,
+            "rule": tuple(RULES),
+            "protocol": get_args(Protocol),
+            "engine": get_args(Engine),
+            "baselines": get_args(Baselines),
+        }.items():
+            if getattr(self, name) not in choices:
+                found.append(f"--{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        for name, least in {"rounds": 1, "base_epochs": 1, "folds": 2, "workers": 0, "passes": 0, "seed": 0}.items():
+            if getattr(self, name) < least:
+                found.append(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.fold < max(self.folds, 1):
+            found.append(f"--fold must be between 0 and {self.folds - 1}, not {self.fold}")
+        if self.base == "scratch" and self.train == "head":
+            found.append("--train head needs a trained base: frozen random backbones make features that say nothing; "
+                         "use --train full, or --base train")
+        if self.cohort != "all" and not _is_cohort(self.cohort):
+            found.append(f"--cohort must be 'all', a whole number or a share between 0 and 1, not {self.cohort!r}")
+        if self.size and not 16 <= self.size <= 512:
+            found.append(f"--size must be 0 (the model's own) or between 16 and 512 pixels, not {self.size}")
+        for build in (self._fine_tune, self._synthetic):
+            try:
+                build()
+            except SettingsError as fault:
+                found += fault.faults
+        return found
+
+    def _fine_tune(self) -> FineTuneSettings:
+        return FineTuneSettings(epochs=self.local_epochs, batch_size=self.batch_size, learning_rate=self.lr)
+
+    def _synthetic(self) -> SyntheticSettings | None:
+        if self.data:
+            return None
+        return SyntheticSettings(
+            subjects=self.subjects,
+            sequences=self.sequences or None,
+            size=self.picture_size if self.model in PRESETS else 64,
+            seed=self.seed,
+        )
+
+    @property
+    def picture_size(self) -> int:
+        """Side of the pictures the network sees, in pixels."""
+        return self.size or PRESETS[self.model].input_size
+
+    @property
+    def synthetic(self) -> SyntheticSettings | None:
+        """The synthetic data set to make, or None when ``data`` names a real one."""
+        return self._synthetic()
+
+    @property
+    def base_recipe(self) -> FineTuneSettings:
+        """How the base, and everything else that starts from scratch, is trained centrally."""
+        if self.protocol == "published":
+            return FineTuneSettings(
+                self.base_epochs, 64, 3e-4, 1e-3, schedule="step", batch_norm="running", balance=0.0, augment=False
+            )
+        rate = 3e-4 if self.model == "mcoe" else 2e-3
+        return FineTuneSettings(self.base_epochs, 16, rate, 1e-2, schedule="cosine", batch_norm="running", augment=True)
+
+    @property
+    def client_recipe(self) -> FineTuneSettings:
+        """How a client trains in one round: pictures can be augmented, cached features cannot."""
+        return dataclasses.replace(
+            self._fine_tune(),
+            batch_norm="running" if self.base == "scratch" else "frozen",
+            augment=self.train == "full" and self.protocol != "published",
+        )
+
+    @property
+    def processes(self) -> int:
+        """Worker processes: as asked, or one for every processor."""
+        return self.workers or os.cpu_count() or 1
+
+    def to_toml(self) -> str:
+        """The settings as a TOML file that `--config` reads."""
+        lines = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            text = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
+            lines.append(f"{field.name.replace('_', '-')} = {text}")
+        return "\n".join(lines) + "\n"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, by field name. Raises DataMissing or SettingsError."""
+    if not path.is_file():
+        raise DataMissing(f"there is no configuration file {path}")
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise SettingsError([f"{path} is not TOML: {fault}"]) from fault
+    return {key.replace("-", "_"): value for key, value in raw.items()}
+
+
+def make_settings(scale: str, *layers: Mapping[str, Any]) -> SimulationSettings:
+    """Defaults of the scale, then each layer over the one before; None means not given. Raises SettingsError."""
+    if scale not in SCALES:
+        raise SettingsError([f"--scale must be one of {', '.join(SCALES)}, not {scale!r}"])
+    merged: dict[str, Any] = dict(SCALES[scale])
+    for layer in layers:
+        merged |= {key: value for key, value in layer.items() if value is not None}
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(SimulationSettings)}
+    faults = [f"unknown setting {key.replace('_', '-')!r}" for key in merged if key not in kinds]
+    for key, value in merged.items():
+        if key in kinds and type(value) is not kinds[key]:
+            if kinds[key] is float and type(value) is int:
+                merged[key] = float(value)
+            elif kinds[key] is str and type(value) in (int, float):
+                merged[key] = str(value)
+            else:
+                faults.append(f"{key.replace('_', '-')} must be a {kinds[key].__name__}, not {value!r}")
+    if faults:
+        raise SettingsError(faults)
+    return SimulationSettings(**merged)
+
+
+def _is_cohort(text: str) -> bool:
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    return math.isfinite(value) and (0 < value < 1 or (value >= 1 and value.is_integer()))
