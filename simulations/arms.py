@@ -5,19 +5,20 @@ An arm is finished when its file is there, so a run that was killed goes on with
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mcoe_model.files import atomic_write
+from mcoe_model.files import atomic_write, write_bytes
 from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.evaluate import Predictions, evaluate
-from mcoe_model.learning.fine_tune import fine_tune
+from mcoe_model.learning.fine_tune import Epoch, fine_tune
 from mcoe_model.learning.samples import PictureSamples
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
-from mcoe_model.model_file import Generation, ModelCard, file_sha256, write_model
+from mcoe_model.model_file import Generation, ModelCard, file_sha256, read_model, write_model
 from mcoe_model.networks import MCOENet, build
 from mcoe_model.progress import Progress, silent
 from server.cohort import cohort_size
@@ -35,13 +36,15 @@ def presentations(settings: SimulationSettings, clients: int) -> int:
 
 
 def train_base(folder: Path, progress: Progress = silent) -> None:
-    """The base model: from scratch on the base subjects, or random weights when rounds start from nothing."""
+    """The base model: trained on the base subjects, random weights, or a checkpoint that was given."""
     scene = open_scene(folder)
     if scene.settings.base == "scratch":
         model = build(scene.settings.model, seed=scene.settings.seed)
         _write(scene, "base", model, "random weights", {})
-    else:
+    elif scene.settings.base == "train":
         _from_scratch(scene, "base", ("base",), progress)
+    else:
+        write_model(scene.paths.base, *read_model(Path(scene.settings.base)))
 
 
 def train_all_data(folder: Path, progress: Progress = silent) -> None:
@@ -101,6 +104,7 @@ def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], progress: Prog
         keys=(scene.settings.seed, arm),
         checkpoint=Checkpoint(scene.paths.checkpoint(arm)),
         progress=progress,
+        on_epoch=_curve(scene, arm),
     )
     _write(scene, arm, model, "trained from scratch", {"part": " + ".join(parts)})
 
@@ -122,7 +126,21 @@ def _fine_tune(
         keys=(scene.settings.seed, arm),
         checkpoint=Checkpoint(scene.paths.checkpoint(arm)),
         progress=progress,
+        on_epoch=_curve(scene, arm),
     )
+
+
+def _curve(scene: Scene, arm: str) -> Callable[[Epoch], None]:
+    """Keeps an arm's training curve as CSV; epochs that a resumed run repeats replace what was there."""
+    path = scene.paths.curve(arm)
+
+    def keep(epoch: Epoch) -> None:
+        lines = path.read_text().splitlines()[1:] if path.exists() else []
+        lines = [line for line in lines if int(line.split(",")[0]) < epoch.number]
+        rows = ["epoch,loss,accuracy", *lines, f"{epoch.number},{epoch.loss},{epoch.accuracy}"]
+        write_bytes(path, ("\n".join(rows) + "\n").encode())
+
+    return keep
 
 
 def _write(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from rich.console import Console
 
 from mcoe_model.data.cache import open_clips
 from mcoe_model.data.synthetic.writer import GENERATOR, write_see
-from mcoe_model.errors import OutputExists, TooFewSubjects
+from mcoe_model.errors import McoeError, MissingExtra, ModelInvalid, OutputExists, TooFewSubjects
 from mcoe_model.files import read_json, write_json
+from mcoe_model.model_file import read_card
 from mcoe_model.workers import one_thread
 from server.acceptance import Rejected
 from server.app import Event, ReplyJudged, RoundEnded, RoundOpened
@@ -40,8 +43,32 @@ CLIENT_APP = "simulations.flower_app:client_app"
 CHEAP_PRESETS = ("mcoe-tiny",)
 
 
+def begin_or_resume(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:
+    """`begin` and `prepare`; when the data of a new run are of no use, its folder goes again."""
+    if not resumed:
+        begin(settings, folder)
+    try:
+        prepare(settings, folder, display)
+    except McoeError:
+        if not resumed:
+            shutil.rmtree(folder)
+        raise
+
+
 def begin(settings: SimulationSettings, folder: Path) -> None:
-    """Claim the run's folder and write down what the run is. Raises OutputExists."""
+    """Check what the run needs, claim its folder and write down what it is.
+
+    Raises DataMissing, ModelInvalid or MissingExtra when something is not there, OutputExists for the folder.
+    """
+    if settings.base not in ("train", "scratch"):
+        generation = read_card(Path(settings.base)).generation
+        if (generation.preset, generation.input_size) != (settings.model, settings.picture_size):
+            raise ModelInvalid(
+                f"{settings.base} is a {generation.preset} for pictures of {generation.input_size} pixels, the settings "
+                f"ask for {settings.model} and {settings.picture_size}; set --model and --size to fit"
+            )
+    if settings.tensorboard and find_spec("tensorboard") is None:
+        raise MissingExtra("--tensorboard needs TensorBoard: pip install 'mcoe[tensorboard]'")
     if folder.exists():
         raise OutputExists(f"{folder} exists already; go on with --resume {folder}, or name another with --out")
     write_json(Paths(folder).run, new_run(settings))

@@ -50,6 +50,10 @@ class Paths:
         """Where the training of an arm goes on after a kill."""
         return self.folder / "arms" / f"{name}.checkpoint"
 
+    def curve(self, name: str) -> Path:
+        """Loss and accuracy of every epoch of an arm's training."""
+        return self.folder / "curves" / f"{name}.csv"
+
     def predictions(self, name: str, part: str) -> Path:
         """What an arm, or the model of a round, said of a part."""
         return self.folder / "predictions" / f"{name}-{part}.npz"

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
-import shutil
-import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mcoe_model.errors import ExitCode, McoeError, NotResumable, SettingsError
-from mcoe_model.files import read_json
 from mcoe_model.names import EMOTIONS
 from simulations import experiment, report
+from simulations.command import command, make_parser, read_request
 from simulations.console import Display
-from simulations.scene import Paths
-from simulations.settings import SimulationSettings, make_settings, read_toml
+from simulations.settings import SimulationSettings
 from simulations.summary import ARMS
 
 EXAMPLES = """
@@ -37,68 +30,23 @@ Examples:
   python simulations/see_by_subject.py --print-config > my.toml && python simulations/see_by_subject.py --config my.toml
 """
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="see_by_subject.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings; flags go over it")
-    parser.add_argument("--print-config", action="store_true", help="print the settings as TOML and stop")
-    parser.add_argument("--scale", default="quick", help="quick or full: which defaults the settings start from")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder; by default a new one under runs/")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON on the last line")
-    settings = parser.add_argument_group("settings, with the defaults of --scale quick")
-    for field in dataclasses.fields(SimulationSettings):
-        flag, says = f"--{field.name.replace('_', '-')}", f"{field.metadata['help']} [{field.default}]"
-        if type(field.default) is bool:
-            settings.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=says)
-        else:
-            settings.add_argument(flag, type=type(field.default), metavar="", help=says)
-    return parser
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Simulate a fleet: a base model, then clients that learn in rounds, compared with what else could be done."""
-    flags = vars(_parser().parse_args(arguments))
-    config, print_config, scale, out, resume, as_json = (
-        flags.pop(name) for name in ("config", "print_config", "scale", "out", "resume", "json")
-    )
-    if resume is not None:
-        given = [f"--{name.replace('_', '-')}" for name, value in {**flags, "out": out}.items() if value is not None]
-        if given or config:
-            raise SettingsError([f"--resume takes its settings from the run; leave out {', '.join(given) or '--config'}"])
-        settings, folder = _stored_settings(resume), resume
-    else:
-        settings = make_settings(scale, read_toml(config) if config else {}, flags)
-        folder = out or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{settings.model}"
-    if print_config:
-        print(settings.to_toml(), end="")
+    request = read_request(make_parser("see_by_subject.py", __doc__ or "", EXAMPLES), arguments)
+    if request is None:
         return
-    display = Display(Console(stderr=as_json))
-    _introduce(settings, folder, display, resumed=resume is not None)
+    settings, folder = request.settings, request.folder
+    display = Display(Console(stderr=request.as_json))
+    _introduce(settings, folder, display, resumed=request.resumed)
     with display.live():
-        if resume is None:
-            experiment.begin(settings, folder)
-        try:
-            experiment.prepare(settings, folder, display)
-        except McoeError:
-            if resume is None:
-                shutil.rmtree(folder)
-            raise
+        experiment.begin_or_resume(settings, folder, display, resumed=request.resumed)
         summary = experiment.run(folder, display)
         path = report.write_report(folder)
     display.console.print(_table(summary))
     display.console.print(_verdict(summary))
     display.console.print(f"Open the report: [bold]{path}[/bold]")
-    if as_json:
+    if request.as_json:
         print(json.dumps(summary))
-
-
-def _stored_settings(folder: Path) -> SimulationSettings:
-    try:
-        return SimulationSettings(**read_json(Paths(folder).run)["settings"])
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError) as fault:
-        raise NotResumable(f"{folder} holds no run to resume ({fault}); start one without --resume") from fault
 
 
 def _introduce(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:
@@ -143,17 +91,5 @@ def _verdict(summary: dict[str, Any]) -> str:
     return text
 
 
-def command() -> None:
-    """The script: expected errors are one line and their exit code."""
-    try:
-        main()
-    except McoeError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(fault.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; go on with --resume", file=sys.stderr)
-        sys.exit(ExitCode.INTERRUPTED)
-
-
 if __name__ == "__main__":
-    command()
+    command(main)

@@ -23,7 +23,9 @@ from mcoe_model.names import EMOTIONS
 from server.registry import PUBLISHED, Registry
 from simulations.arms import CENTRALISED, read_predictions
 from simulations.coordination import open_registry
+from simulations.parts import PARTS
 from simulations.scene import Scene, open_scene
+from simulations.tensorboard import write_tensorboard
 
 #: A setting says something about federation only if centralised training gains at least this much WAR over the base.
 INFORMATIVE_GAIN = 0.05
@@ -44,24 +46,16 @@ def arm_scores(folder: Path) -> dict[str, Scores]:
 
 
 def write_results(folder: Path, seconds: float) -> dict[str, Any]:
-    """Write summary.json, the tables and model.safetensors; returns the summary."""
+    """Write summary.json, the tables and model.safetensors of a federated run; returns the summary."""
     scene = open_scene(folder)
     registry = open_registry(folder)
     scores = arm_scores(folder)
     replies = [reply for row in registry.rounds() for reply in registry.replies(row.id)]
-    summary: dict[str, Any] = {
-        "model": scene.settings.model,
-        "data": scene.settings.data or "synthetic",
-        "protocol": scene.settings.protocol,
-        "chance": 1 / len(EMOTIONS),
-        "subjects": {part: len(scene.subjects(part)) for part in ("base", "clients", "validation", "test")},
-        "clips": {part: len(scene.indices(part)) for part in ("base", "clients", "validation", "test")},
+    summary = _common(scene, seconds) | {
         "rounds": scene.settings.rounds,
         "cohort": scene.settings.cohort,
         "train": scene.settings.train,
         "rule": scene.settings.rule,
-        "seed": scene.settings.seed,
-        "seconds": round(seconds, 1),
         "bytes_up": sum(reply.bytes_up for reply in replies),
         "bytes_down": sum(reply.bytes_down for reply in replies),
         "replies": {"accepted": sum(r.accepted for r in replies), "rejected": sum(not r.accepted for r in replies)},
@@ -74,11 +68,45 @@ def write_results(folder: Path, seconds: float) -> dict[str, Any]:
     _write_csv(folder / "replies.csv", _reply_table(registry))
     _write_csv(folder / "router_statistics.csv", _router_table(registry))
     _write_csv(folder / "arms.csv", _arm_table(scores))
-    tensors, card = read_model(scene.paths.models / f"{registry.newest_model()}.safetensors")
-    metrics = {"test": {key: scores["federated"].to_json()[key] for key in ("war", "uar", "f1p", "n")}}
-    write_model(folder / "model.safetensors", tensors, replace(card, metrics=metrics))
+    _write_model(folder, scene.paths.models / f"{registry.newest_model()}.safetensors", scores["federated"])
+    if scene.settings.tensorboard:
+        write_tensorboard(folder / "tensorboard", scene.paths, round_table(folder))
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def write_centralised_results(folder: Path, seconds: float) -> dict[str, Any]:
+    """Write summary.json and model.safetensors of a run that only trained centrally; returns the summary."""
+    scene = open_scene(folder)
+    scored = _score(scene, ["all_data"], "test")
+    summary = _common(scene, seconds) | {"all_data": scored.to_json()}
+    if scene.settings.passes:
+        summary["random_passes"] = {"all_data": _passes(scene, ["all_data"])}
+    _write_model(folder, scene.paths.arm("all_data"), scored)
+    if scene.settings.tensorboard:
+        write_tensorboard(folder / "tensorboard", scene.paths, [])
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _common(scene: Scene, seconds: float) -> dict[str, Any]:
+    return {
+        "model": scene.settings.model,
+        "data": scene.settings.data or "synthetic",
+        "protocol": scene.settings.protocol,
+        "chance": 1 / len(EMOTIONS),
+        "subjects": {part: len(scene.subjects(part)) for part in PARTS},
+        "clips": {part: len(scene.indices(part)) for part in PARTS},
+        "seed": scene.settings.seed,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _write_model(folder: Path, path: Path, scored: Scores) -> None:
+    """The run's model, with what it scored on the test part in its card."""
+    tensors, card = read_model(path)
+    metrics = {"test": {key: scored.to_json()[key] for key in ("war", "uar", "f1p", "n")}}
+    write_model(folder / "model.safetensors", tensors, replace(card, metrics=metrics))
 
 
 def round_table(folder: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ otherwise soon uses two of them only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,6 +31,15 @@ from mcoe_model.update import TrainMode, is_head
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """One epoch of training: its number from 1, and mean loss and accuracy over its windows, before each step."""
+
+    number: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """One pass of a model over clips: the mean loss and how the clips were routed."""
 
@@ -48,6 +57,7 @@ def fine_tune(
     expert_load: Sequence[float] = (),
     checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> tuple[int, ...]:
     """Train the model in place; returns the experts that were chosen at least once, in order.
 
@@ -61,9 +71,11 @@ def fine_tune(
     load = torch.tensor(expert_load, dtype=torch.float32) if len(expert_load) else None
     steps = math.ceil(len(samples.names) / settings.batch_size)
     first = checkpoint.restore(model, optimiser) if checkpoint else 0
+    note = "epochs"
     with _training(model, settings):
         for epoch in range(first, settings.epochs):
-            progress(epoch, settings.epochs, "epochs")
+            progress(epoch, settings.epochs, note)
+            total, hits = 0.0, 0
             torch.manual_seed(stream_seed(*keys, "dropout", epoch))
             for step, (positions, windows, generator) in enumerate(_batches(samples, settings, keys, epoch)):
                 share = (epoch * steps + step) / (settings.epochs * steps)
@@ -71,16 +83,23 @@ def fine_tune(
                     group["lr"] = settings.learning_rate * _schedule(settings, epoch, share)
                 ends = samples.ends(model, positions, windows, generator)
                 logits, routing = model.head(*ends, routing=True)  # (B, 7)
-                loss = cross_entropy(logits, torch.from_numpy(samples.labels[positions]))
+                labels = torch.from_numpy(samples.labels[positions])  # (B,)
+                loss = cross_entropy(logits, labels)
+                total += float(loss.detach()) * len(positions)
+                hits += int((logits.argmax(dim=1) == labels).sum())
                 if settings.balance:
                     loss = loss + settings.balance * _imbalance(routing, load)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 used[routing.chosen.reshape(-1)] = True
+            done = Epoch(epoch + 1, total / len(samples.names), hits / len(samples.names))
+            note = f"epochs, loss {done.loss:.2f}"
+            if on_epoch:
+                on_epoch(done)
             if checkpoint:
                 checkpoint.save(model, optimiser, epoch + 1, last=epoch + 1 == settings.epochs)
-    progress(settings.epochs, settings.epochs, "epochs")
+    progress(settings.epochs, settings.epochs, note)
     return tuple(int(expert) for expert in used.nonzero())
 
 

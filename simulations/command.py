@@ -1,0 +1,91 @@
+"""What the simulation's commands share: flags made from settings, and errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Collection
+from datetime import datetime
+from pathlib import Path
+
+from mcoe_model.errors import ExitCode, McoeError, NotResumable, SettingsError
+from mcoe_model.files import read_json
+from simulations.scene import Paths
+from simulations.settings import SimulationSettings, make_settings, read_toml
+
+
+def make_parser(name: str, says: str, examples: str, leave_out: Collection[str] = ()) -> argparse.ArgumentParser:
+    """A parser with the common flags and one for every setting but those left out."""
+    parser = argparse.ArgumentParser(
+        prog=name, description=says, epilog=examples, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings; flags go over it")
+    parser.add_argument("--print-config", action="store_true", help="print the settings as TOML and stop")
+    parser.add_argument("--scale", default="quick", help="quick or full: which defaults the settings start from")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder; by default a new one under runs/")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on the last line")
+    settings = parser.add_argument_group("settings, with the defaults of --scale quick")
+    for field in dataclasses.fields(SimulationSettings):
+        if field.name in leave_out:
+            continue
+        flag, text = f"--{field.name.replace('_', '-')}", f"{field.metadata['help']} [{field.default}]"
+        if type(field.default) is bool:
+            settings.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            kind = type(field.default)
+            settings.add_argument(flag, type=kind, metavar={int: "N", float: "X"}.get(kind, "TEXT"), help=text)
+    return parser
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the command line asks for. ``resumed`` runs have their folder and settings already."""
+
+    settings: SimulationSettings
+    folder: Path
+    resumed: bool
+    as_json: bool
+
+
+def read_request(parser: argparse.ArgumentParser, arguments: list[str] | None) -> Request | None:
+    """The settings of a new run or of the one to resume; None when they were only to be printed.
+
+    Raises SettingsError, DataMissing or NotResumable.
+    """
+    flags = vars(parser.parse_args(arguments))
+    config, print_config, scale, out, resume, as_json = (
+        flags.pop(name) for name in ("config", "print_config", "scale", "out", "resume", "json")
+    )
+    if resume is not None:
+        given = [f"--{name.replace('_', '-')}" for name, value in {**flags, "out": out}.items() if value is not None]
+        if given or config:
+            named = ", ".join(given) or "--config"
+            raise SettingsError([f"--resume takes its settings from the run; leave out {named}"])
+        return Request(_stored_settings(resume), resume, True, as_json)
+    settings = make_settings(scale, read_toml(config) if config else {}, flags)
+    if print_config:
+        print(settings.to_toml(), end="")
+        return None
+    folder = out or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{settings.model}"
+    return Request(settings, folder.absolute(), False, as_json)
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run a script's main function: expected errors are one line on standard error and their exit code."""
+    try:
+        main()
+    except McoeError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(fault.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; go on with --resume", file=sys.stderr)
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+def _stored_settings(folder: Path) -> SimulationSettings:
+    try:
+        return SimulationSettings(**read_json(Paths(folder).run)["settings"])
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError) as fault:
+        raise NotResumable(f"{folder} holds no run to resume ({fault}); start one without --resume") from fault

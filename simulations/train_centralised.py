@@ -1,0 +1,69 @@
+"""Train a preset centrally on SEE-format data: where a fleet's first model comes from.
+
+It learns from everything that the protocol does not keep for validation and test, and is scored once on the test part.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from rich.console import Console
+
+from simulations import experiment
+from simulations.arms import evaluate_model, train_all_data
+from simulations.command import command, make_parser, read_request
+from simulations.console import Crew, Display
+from simulations.scene import Paths
+from simulations.summary import write_centralised_results
+
+EXAMPLES = """
+Examples:
+
+  python simulations/train_centralised.py                                        # mcoe-tiny on synthetic data
+
+  python simulations/train_centralised.py --data /data/SEE --model mcoe --protocol published --base-epochs 100
+
+  python simulations/train_centralised.py --data /data/SEE --model mcoe-edge --imagenet resnet18.safetensors
+
+  python simulations/see_by_subject.py --base runs/first/model.safetensors       # use what it wrote as a base
+"""
+
+#: Settings that only mean something with clients.
+OF_ROUNDS = ("base", "rounds", "cohort", "local_epochs", "batch_size", "lr", "train", "rule", "engine", "baselines")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prepare data, train, evaluate, write model.safetensors with its card and summary.json."""
+    parser = make_parser("train_centralised.py", __doc__ or "", EXAMPLES, leave_out=OF_ROUNDS)
+    request = read_request(parser, arguments)
+    if request is None:
+        return
+    started = time.monotonic()
+    display, paths = Display(Console(stderr=request.as_json)), Paths(request.folder)
+    with display.live():
+        experiment.begin_or_resume(request.settings, request.folder, display, resumed=request.resumed)
+        crew = Crew(1, display)
+        try:
+            if not paths.arm("all_data").exists():
+                crew.start(f"train {request.settings.model}", train_all_data, request.folder).result()
+            if not paths.predictions("all_data", "test").exists():
+                model = paths.arm("all_data")
+                crew.start_each(
+                    "evaluate on test", [(evaluate_model, "all_data", "test", model)], request.folder
+                )[0].result()
+        finally:
+            crew.close()
+        summary = write_centralised_results(request.folder, time.monotonic() - started)
+    scored = summary["all_data"]
+    kind = "synthetic data, which say nothing about SEE" if summary["data"] == "synthetic" else summary["data"]
+    display.console.print(
+        f"WAR {100 * scored['war']:.1f} %, UAR {100 * scored['uar']:.1f} % on {scored['n']} test clips ({kind})"
+    )
+    display.console.print(f"The model: [bold]{request.folder / 'model.safetensors'}[/bold]")
+    if request.as_json:
+        print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    command(main)
