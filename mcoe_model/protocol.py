@@ -10,13 +10,13 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from mcoe_model import __version__
 from mcoe_model.errors import SettingsError
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.model_file import PROTOCOL_VERSION
-from mcoe_model.router_statistics import RouterStatistics
+from mcoe_model.router_statistics import RouterStatistics, is_whole
 from mcoe_model.update import ENCODING, TRAIN_MODES, TrainMode
 
 Plain = bool | int | float | str | list[int] | list[float]
@@ -168,18 +168,21 @@ def _read(kind: type[T], record: Mapping[str, Any]) -> T:
 
 def _typed(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
     wrong = ProtocolError(f"{kind.__name__}.{name} holds a {type(value).__name__}, which does not fit")
-    if hint in (int, str, bool):
+    if hint is int:
+        if not is_whole(value):
+            raise wrong
+    elif hint in (str, bool):
         if type(value) is not hint:
             raise wrong
     elif hint is float:
-        if type(value) not in (int, float):
+        if type(value) is not float and not is_whole(value):
             raise wrong
         return float(value)
     elif hint in (tuple[int, ...], tuple[float, ...]):
-        number: tuple[type, ...] = (int,) if hint == tuple[int, ...] else (int, float)
-        if not isinstance(value, list | tuple) or any(type(item) not in number for item in value):
+        item = get_args(hint)[0]
+        if not isinstance(value, list | tuple):
             raise wrong
-        return tuple(value)
+        return tuple(_typed(kind, name, item, entry) for entry in value)
     elif isinstance(hint, type) and not isinstance(value, hint):
         raise wrong
     elif not isinstance(hint, type) and not isinstance(value, str):

@@ -97,8 +97,13 @@ class RouterStatistics:
             routed, mass = list(record["router-routed"]), list(record["router-gate-mass"])
         except (KeyError, TypeError) as fault:
             raise ValueError(f"router statistics are incomplete: {fault}") from fault
-        if not all(type(value) is int for value in [examples, top_k, *routed]):
-            raise ValueError("router statistics hold a count that is not a whole number")
-        if not all(type(value) in (int, float) for value in mass):
+        if not all(is_whole(value) for value in [examples, top_k, *routed]):
+            raise ValueError("router statistics hold a count that is not a whole number of 64 bits")
+        if not all(type(value) is float or is_whole(value) for value in mass):
             raise ValueError("router statistics hold a gate mass that is not a number")
         return RouterStatistics(examples, top_k, tuple(routed), tuple(float(value) for value in mass))
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an int (no bool) that a message can carry: 64 bits, signed."""
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
