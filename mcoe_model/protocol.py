@@ -19,6 +19,9 @@ from mcoe_model.model_file import PROTOCOL_VERSION
 from mcoe_model.router_statistics import RouterStatistics, is_whole
 from mcoe_model.update import ENCODING, TRAIN_MODES, TrainMode
 
+#: No client has more labelled clips than this; a message that says so is not believed.
+MAX_EXAMPLES = 1_000_000
+
 Plain = bool | int | float | str | list[int] | list[float]
 T = TypeVar("T")
 
@@ -42,9 +45,11 @@ class CheckIn:
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> CheckIn:
         checked = _read(CheckIn, record)
-        if not 1 <= len(checked.client_id) <= 64:
-            raise ProtocolError("a client id must have 1 to 64 characters")
-        if checked.examples < 0:
+        _same_protocol("client", checked.protocol_version)
+        for text in (checked.client_id, checked.client_version):
+            if not 1 <= len(text) <= 64 or not text.isprintable():
+                raise ProtocolError("a client's id and version must have 1 to 64 printable characters")
+        if not 0 <= checked.examples <= MAX_EXAMPLES:
             raise ProtocolError(f"a client cannot hold {checked.examples} clips")
         return checked
 
@@ -82,8 +87,7 @@ class TrainTask:
             task = _read(TrainTask, rest | {"fine_tune": _read(FineTuneSettings, training)})
         except SettingsError as fault:
             raise ProtocolError(f"the task's training settings are out of bounds: {fault}") from fault
-        if task.protocol_version != PROTOCOL_VERSION:
-            raise ProtocolError(f"the server speaks protocol {task.protocol_version}, this client {PROTOCOL_VERSION}")
+        _same_protocol("server", task.protocol_version)
         if task.train_mode not in TRAIN_MODES:
             raise ProtocolError(f"unknown train mode {task.train_mode!r}")
         return task
@@ -110,6 +114,7 @@ class UpdateMeta:
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> UpdateMeta:
         meta = _read(UpdateMeta, record)
+        _same_protocol("client", meta.protocol_version)
         if meta.train_mode not in TRAIN_MODES:
             raise ProtocolError(f"unknown train mode {meta.train_mode!r}")
         if list(meta.experts_sent) != sorted(set(meta.experts_sent)) or any(e < 0 for e in meta.experts_sent):
@@ -155,6 +160,11 @@ def update_id(client_id: str, base_sha256: str, clip_names: Iterable[str]) -> st
     """The id of the update that this client makes of these clips from this base: 32 hex digits, the same on a repeat."""
     text = "\x1f".join([client_id, base_sha256, *sorted(clip_names)])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _same_protocol(sender: str, version: int) -> None:
+    if version != PROTOCOL_VERSION:
+        raise ProtocolError(f"the {sender} speaks protocol {version}, this side speaks {PROTOCOL_VERSION}")
 
 
 def _read(kind: type[T], record: Mapping[str, Any]) -> T:

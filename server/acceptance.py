@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mcoe_model.model_file import Tensors
-from mcoe_model.protocol import ProtocolError, TrainReport, UpdateMeta
+from mcoe_model.protocol import MAX_EXAMPLES, ProtocolError, TrainReport, UpdateMeta
 from mcoe_model.update import ENCODING, TensorSpec, TrainMode, manifest, update_norm
 
 
@@ -39,7 +39,7 @@ class Expectation:
     top_k: int
     cohort: frozenset[str]
     norm_bound: float | None
-    max_examples_believed: int = 1_000_000
+    max_examples_believed: int = MAX_EXAMPLES
 
 
 @dataclass(frozen=True)
