@@ -15,6 +15,9 @@ from mcoe_model.model_file import Tensors
 from mcoe_model.protocol import MAX_EXAMPLES, ProtocolError, TrainReport, UpdateMeta
 from mcoe_model.update import ENCODING, TensorSpec, TrainMode, manifest, update_norm
 
+#: Letters of a reason that are kept.
+REASON_LENGTH = 300
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -53,9 +56,13 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Rejected:
-    """The reply is not aggregated, for this reason."""
+    """The reply is not aggregated, for this reason: one printable line, since a client may have worded a part of it."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        printable = "".join(letter if letter.isprintable() else "?" for letter in self.reason[:REASON_LENGTH])
+        object.__setattr__(self, "reason", printable)
 
 
 def judge(reply: Reply, expected: Expectation) -> Accepted | Rejected:
