@@ -1,4 +1,4 @@
-"""The figures of a report: SVG that is part of the page, so that it takes the page's fonts and its light or dark colours.
+"""The figures of a report: SVG inside the page, which takes the page's fonts and its light or dark colours.
 
 Matplotlib draws each figure twice, for a laptop and for a phone, with text as text and with colours that stand for the
 CSS variables of ``report.html.j2``. Equal inputs give equal bytes.
@@ -14,24 +14,24 @@ from typing import Any, NamedTuple
 import matplotlib
 import matplotlib.style
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 class Arm(NamedTuple):
     """How an arm is named and drawn, in every table and figure."""
 
-    label: str
-    short: str
+    name: str
+    detail: str
     marker: str
 
 
 ARM_STYLES = {
-    "base": Arm("Base model, unmodified", "Base", "s"),
-    "federated": Arm("Federated", "Federated", "o"),
-    "centralised": Arm("Centralised from the base (upper line)", "Centralised", "^"),
-    "local": Arm("Each client alone (mean)", "Each alone", "D"),
-    "all_data": Arm("All data in one place, from scratch", "All data", "v"),
+    "base": Arm("Base", "the model that the rounds start from", "s"),
+    "federated": Arm("Federated", "after the last round", "o"),
+    "centralised": Arm("Centralised", "from the base on all clients' clips (upper line)", "^"),
+    "local": Arm("Each alone", "from the base on one client's clips (mean)", "D"),
+    "all_data": Arm("All data", "from scratch on base and clients' clips", "v"),
 }
 
 #: Colours that no figure uses otherwise -> the CSS variable each one becomes.
@@ -98,7 +98,7 @@ def arms_plot(alt: str, points: Sequence[ArmPoint], chance: float) -> Markup:
             axes.plot(war, row, ARM_STYLES[arm].marker, color=_COLOUR[arm], markersize=10)
             end = max(war, interval[1] if interval else war)
             axes.annotate(f"{war:.1f}", (end, row), (10, 0), textcoords="offset points", va="center", weight="bold")
-        axes.set_yticks(range(len(points)), [ARM_STYLES[point.arm].short for point in points])
+        axes.set_yticks(range(len(points)), [ARM_STYLES[point.arm].name for point in points])
         axes.tick_params(axis="y", length=0, labelcolor=_COLOUR["ink"])
         axes.set_ylim(len(points) - 0.5, -0.7)
         axes.grid(visible=False, axis="y")
@@ -110,7 +110,10 @@ def arms_plot(alt: str, points: Sequence[ArmPoint], chance: float) -> Markup:
 
 
 def rounds_plot(
-    alt: str, measured: Mapping[str, Sequence[tuple[int, float]]], lines: Mapping[str, Mapping[str, float]], chance: float
+    alt: str,
+    measured: Mapping[str, Sequence[tuple[int, float]]],
+    lines: Mapping[str, Mapping[str, float]],
+    chance: float,
 ) -> Markup:
     """A panel per measure: the federated model after every round, and the lines of the arms that have no rounds.
 
@@ -126,7 +129,7 @@ def rounds_plot(
             numbers, values_ = zip(*points, strict=True)
             axes.plot(numbers, values_, "-o", color=_COLOUR["federated"], markersize=6)
             axes.set_title(f"{measure} on validation, %")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.margins(x=0.03, y=0.12)
         for axes in panels if wide else panels[1:]:
             axes.set_xlabel("round (0: the base model)")
@@ -135,23 +138,17 @@ def rounds_plot(
 
 
 def bars_plot(
-    name: str,
-    alt: str,
-    groups: Sequence[str],
-    series: Mapping[str, Sequence[float | None]],
-    unit: str,
-    chance: float | None = None,
+    name: str, alt: str, groups: Sequence[str], series: Mapping[str, Sequence[float]], unit: str, chance: float
 ) -> Markup:
-    """Grouped bars, one colour per series (an arm, `up` or `down`): upright on a laptop, lying on a phone."""
+    """Grouped bars in percent, one colour per arm: upright on a laptop, lying on a phone."""
     thick = 0.8 / len(series)
 
     def paint(figure: Figure, wide: bool) -> None:
         axes = figure.subplots()
-        for place, (key, values) in enumerate(series.items()):
+        for place, (arm, values) in enumerate(series.items()):
             at = [group - 0.4 + (place + 0.5) * thick for group in range(len(groups))]
-            (axes.bar if wide else axes.barh)(at, [value or 0 for value in values], 0.88 * thick, color=_COLOUR[key])
-        if chance is not None:
-            _reference(axes.axhline if wide else axes.axvline, chance, "ink", ":")
+            (axes.bar if wide else axes.barh)(at, values, 0.88 * thick, color=_COLOUR[arm])
+        _reference(axes.axhline if wide else axes.axvline, chance, "ink", ":")
         if wide:
             axes.set_xticks(range(len(groups)), groups)
             axes.set_ylabel(unit)
@@ -161,9 +158,25 @@ def bars_plot(
             axes.set_xlabel(unit)
         axes.tick_params(axis="x" if wide else "y", length=0, labelcolor=_COLOUR["ink"])
         axes.grid(visible=False, axis="x" if wide else "y")
-        axes.margins(**{"x" if wide else "y": 0.01})
+        axes.margins(x=0.01 if wide else None, y=None if wide else 0.01)
 
-    return _both(name, alt, paint, 320, 60 + len(groups) * max(26, 12 * len(series) + 8))
+    return _both(name, alt, paint, 320, 60 + len(groups) * (12 * len(series) + 14))
+
+
+def traffic_plot(alt: str, numbers: Sequence[int], up: Sequence[float], down: Sequence[float]) -> Markup:
+    """Megabytes of every round, up beside down."""
+
+    def paint(figure: Figure, wide: bool) -> None:
+        axes = figure.subplots()
+        for place, (way, values) in enumerate({"up": up, "down": down}.items()):
+            axes.bar([number - 0.2 + 0.4 * place for number in numbers], values, 0.36, color=_COLOUR[way])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=False, axis="x")
+        axes.margins(x=0.01)
+        axes.set_xlabel("round")
+        axes.set_ylabel("MB")
+
+    return _both("traffic", alt, paint, 220, 220)
 
 
 def subjects_plot(alt: str, points: Sequence[SubjectPoint], chance: float) -> Markup:
@@ -186,7 +199,7 @@ def subjects_plot(alt: str, points: Sequence[SubjectPoint], chance: float) -> Ma
         axes.set_ylim(len(points) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0, labelcolor=_COLOUR["ink"])
         axes.grid(visible=False, axis="y")
-        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if chance < 5 else None)
+        axes.set_xlim(left=-1.5)
         axes.set_xlabel("accuracy on the subject's test clips, %")
 
     return _both("subjects", alt, paint, height, height)
