@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from mcoe_model.update import TrainMode
 from mcoe_model.workers import one_thread
 from simulations.coordination import coordinate, say_events
 from simulations.scene import Scene, cache_folder, open_scene
+
+#: Seconds in which the number of nodes must not have changed.
+NODES_SETTLE = 0.5
 
 
 class SubjectStore:
@@ -54,9 +58,9 @@ def _open_store(context: Context) -> SubjectStore:
 
 
 def run_folder(context: Context) -> Path:
-    """The prepared run that a Flower context names; by default one in the cache folder."""
-    named = str(context.run_config.get("run-folder", ""))
-    return Path(named) if named else cache_folder() / "flower-run"
+    """The prepared run that a Flower context names; without one, a new one in the cache folder, by Flower's number."""
+    named = str(context.run_config["run-folder"])
+    return Path(named) if named else cache_folder() / "flower-runs" / str(context.run_id)
 
 
 client_app = make_client_app(_open_store)
@@ -65,13 +69,31 @@ server_app = ServerApp()
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the rounds of the prepared run; without one, prepare and finish a quick one, so that `flwr run .` is enough."""
-    from simulations.experiment import finish, prepare_default
+    """Run the rounds of the prepared run; without one, prepare and finish one, so that `flwr run .` is enough."""
+    from simulations import flower_default  # here, because a client needs nothing of it
 
     folder = run_folder(context)
-    whole = not context.run_config.get("run-folder", "")
+    whole = not context.run_config["run-folder"]
     if whole:
-        prepare_default(folder)
+        flower_default.prepare(folder, str(context.run_config["settings"]))
+    _say_who_takes_part(_count_nodes(grid), len(open_scene(folder).subjects("clients")))
     coordinate(grid, folder, say_events)
     if whole:
-        finish(folder)
+        flower_default.finish(folder)
+
+
+def _count_nodes(grid: Grid) -> int:
+    """The nodes of the grid, once their number stands still: Flower registers them while the ServerApp starts."""
+    before, now = 0, len(list(grid.get_node_ids()))
+    while now == 0 or now != before:
+        time.sleep(NODES_SETTLE)
+        before, now = now, len(list(grid.get_node_ids()))
+    return now
+
+
+def _say_who_takes_part(nodes: int, subjects: int) -> None:
+    if nodes < subjects:
+        print(f"only {nodes} of {subjects} subjects take part: Flower was told of {nodes} SuperNodes; for all of them, "
+              f"flwr run . --federation-config 'num-supernodes={subjects} client-resources-num-cpus=1'", flush=True)
+    if nodes > subjects:
+        print(f"{nodes - subjects} of {nodes} SuperNodes have no subject and take no part", flush=True)
