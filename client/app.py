@@ -6,12 +6,15 @@ What differs between them is where the clips are: ``open_store`` answers that fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
 from client.learner import ClipStore, check_in, learn
 from mcoe_model.errors import McoeError
+from mcoe_model.npy import decode, encode
 from mcoe_model.protocol import ProtocolError, TrainTask
 
 #: Error code of a reply that says in one line why the client could not do its task.
@@ -32,13 +35,13 @@ def make_client_app(open_store: Callable[[Context], ClipStore]) -> ClientApp:
         try:
             task = TrainTask.from_record(message.content["task"])
             arrays = message.content["model"]
-            payload = {name: array.numpy() for name, array in arrays.items()}  # type: ignore[union-attr]
+            payload = {name: decode(array.data) for name, array in arrays.items()}  # type: ignore[union-attr]
             learned = learn(open_store(context), task, payload)
-        except (McoeError, ProtocolError, KeyError) as fault:
+        except (McoeError, ProtocolError, KeyError, ValueError) as fault:
             return Message(Error(CANNOT_DO, f"{type(fault).__name__}: {fault}"), reply_to=message)
         content = RecordDict(
             {
-                "update": ArrayRecord({name: Array(value) for name, value in learned.update.items()}),
+                "update": ArrayRecord({name: _array(value) for name, value in learned.update.items()}),
                 "meta": ConfigRecord(learned.meta.to_record()),  # type: ignore[arg-type]
                 "report": MetricRecord(learned.report.to_record()),  # type: ignore[arg-type]
             }
@@ -46,3 +49,7 @@ def make_client_app(open_store: Callable[[Context], ClipStore]) -> ClientApp:
         return Message(content, reply_to=message)
 
     return app
+
+
+def _array(value: NDArray[Any]) -> Array:
+    return Array(dtype=value.dtype.name, shape=value.shape, stype="numpy.ndarray", data=encode(value))

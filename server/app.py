@@ -13,8 +13,10 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from mcoe_model.errors import RoundFailed, TooFewSubjects
+from mcoe_model.npy import decode, encode
 from mcoe_model.protocol import CheckIn, ProtocolError
 from server.acceptance import Accepted, Rejected, Reply
 from server.cohort import choose_cohort, cohort_size
@@ -22,8 +24,6 @@ from server.rounds import RoundEngine, RoundInProgress
 
 #: A round that is abandoned this often in a row ends the run.
 ATTEMPTS = 3
-#: Seconds between two looks for replies when none was there.
-POLL = 0.05
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,10 @@ Event = RoundOpened | ReplyJudged | RoundEnded
 
 @dataclass
 class Coordinator:
-    """Runs rounds of one experiment until ``rounds`` are published. Start it again after a crash: it goes on."""
+    """Runs rounds of one experiment until ``rounds`` are published. Start it again after a crash: it goes on.
+
+    ``poll`` is the time between two looks for replies when none was there, in seconds.
+    """
 
     grid: Grid
     engine: RoundEngine
@@ -65,6 +68,7 @@ class Coordinator:
     cohort: str
     seed: int
     watch: Callable[[Event], None]
+    poll: float = 0.5
 
     def run(self) -> None:
         """Raises RoundFailed when the same round is abandoned three times, TooFewSubjects when nobody is there."""
@@ -112,7 +116,7 @@ class Coordinator:
     def _exchange(self, current: RoundInProgress, clients: dict[int, str]) -> None:
         """Send the task to these nodes and judge their replies one by one."""
         sender: dict[str, str] = {}
-        arrays = ArrayRecord({name: Array(value) for name, value in current.payload.items()})
+        arrays = ArrayRecord({name: _array(value) for name, value in current.payload.items()})
         for node, client in clients.items():
             content = RecordDict({"model": arrays, "task": ConfigRecord(current.task.to_record())})  # type: ignore[arg-type]
             message = Message(
@@ -128,7 +132,7 @@ class Coordinator:
                     client = sender.pop(message_id)
                     self.watch(ReplyJudged(current.row.number, client, self._judge(current, client, reply)))
             if not arrived:
-                time.sleep(POLL)
+                time.sleep(self.poll)
 
     def _judge(self, current: RoundInProgress, client: str, message: Message) -> Accepted | Rejected:
         if message.has_error():
@@ -136,7 +140,7 @@ class Coordinator:
             self.engine.no_reply(current, client, reason)
             return Rejected(reason)
         try:
-            arrays = {name: array.numpy() for name, array in _record(message, "update").items()}
+            arrays = {name: decode(array.data) for name, array in _record(message, "update").items()}
             reply = Reply(client, arrays, dict(_record(message, "meta")), dict(_record(message, "report")))
         except (ProtocolError, ValueError, TypeError, AttributeError) as fault:
             reason = f"reply cannot be read: {str(fault)[:300]}"
@@ -149,3 +153,7 @@ def _record(message: Message, name: str) -> Any:
     if name not in message.content:
         raise ProtocolError(f"the message holds no record {name!r}")
     return message.content[name]
+
+
+def _array(value: NDArray[Any]) -> Array:
+    return Array(dtype=value.dtype.name, shape=value.shape, stype="numpy.ndarray", data=encode(value))

@@ -25,8 +25,8 @@ def open_registry(folder: Path) -> Registry:
     return Registry(open_database(sqlite_url(folder / "registry.sqlite")), EXPERIMENT)
 
 
-def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None]) -> None:
-    """Run every round that is not yet published. Raises RoundFailed."""
+def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None], poll: float = 0.5) -> None:
+    """Run every round that is not yet published, looking for replies every ``poll`` seconds. Raises RoundFailed."""
     scene = open_scene(folder)
     settings = RoundSettings(
         fine_tune=scene.settings.client_recipe,
@@ -37,7 +37,7 @@ def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None]) -> None
     top_k = PRESETS[scene.settings.model].top_k
     engine = RoundEngine(open_registry(folder), Artifacts(scene.paths.models), scene.paths.spool, settings, top_k)
     engine.start_from(*read_model(scene.paths.base))
-    Coordinator(grid, engine, scene.settings.rounds, scene.settings.cohort, scene.settings.seed, watch).run()
+    Coordinator(grid, engine, scene.settings.rounds, scene.settings.cohort, scene.settings.seed, watch, poll).run()
 
 
 def say_events(event: Event) -> None:

@@ -16,8 +16,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from mcoe_model.data.cache import open_clips
 from mcoe_model.data.synthetic.writer import GENERATOR, write_see
 from mcoe_model.errors import McoeError, MissingExtra, ModelInvalid, OutputExists, TooFewSubjects
@@ -31,7 +29,8 @@ from server.registry import PUBLISHED
 from simulations.arms import CENTRALISED, evaluate_local, evaluate_model, train_all_data, train_base, train_centralised
 from simulations.console import Crew, Display
 from simulations.coordination import coordinate, open_registry
-from simulations.local_grid import LocalGrid
+from simulations.flower_engine import check_installed, run_on_flower
+from simulations.local_grid import LOCAL_POLL, LocalGrid
 from simulations.parts import make_parts
 from simulations.provenance import describe_data, new_run
 from simulations.scene import Paths, cache_folder, open_scene
@@ -45,6 +44,8 @@ CHEAP_PRESETS = ("mcoe-tiny",)
 
 def begin_or_resume(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:
     """`begin` and `prepare`; when the data of a new run are of no use, its folder goes again."""
+    if settings.engine == "ray":
+        check_installed()
     if not resumed:
         begin(settings, folder)
     try:
@@ -150,10 +151,13 @@ def _start_baselines(crew: Crew, folder: Path) -> list[Future[None]]:
 
 def _run_rounds(crew: Crew, folder: Path, display: Display) -> None:
     scene = open_scene(folder)
+    if scene.settings.engine == "ray":
+        run_on_flower(folder, display.phase("federated rounds"))
+        return
     nodes = [{"partition-id": partition} for partition in range(len(scene.subjects("clients")))]
     pool = crew.pool if scene.settings.processes > 1 else None
     grid = LocalGrid(CLIENT_APP, nodes, {"run-folder": str(folder)}, pool)
-    coordinate(grid, folder, _watcher(scene.settings.rounds, display))
+    coordinate(grid, folder, _watcher(scene.settings.rounds, display), poll=LOCAL_POLL)
 
 
 def _watcher(rounds: int, display: Display) -> Callable[[Event], None]:
@@ -196,19 +200,3 @@ def _evaluate_all(crew: Crew, folder: Path, phase: str, wanted: list[tuple[str, 
     jobs = [(evaluate_model, *job) for job in wanted if not paths.predictions(job[0], job[1]).exists()]
     for future in crew.start_each(phase, jobs, folder) if jobs else []:
         future.result()
-
-
-def prepare_default(folder: Path) -> None:
-    """A quick run with default settings, for a Flower app that was given none; one that is there already goes on."""
-    display = Display(Console())
-    settings = SimulationSettings(workers=1)
-    if not Paths(folder).run.exists():
-        begin(settings, folder)
-    prepare(settings, folder, display)
-    if not Paths(folder).base.exists():
-        train_base(folder, display.phase("base model"))
-
-
-def finish(folder: Path) -> None:
-    """Evaluate what a Flower run has left and write the results."""
-    run(folder, Display(Console()))

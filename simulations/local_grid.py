@@ -1,13 +1,14 @@
 """A Flower grid in one process, or over a few worker processes: the same apps and messages without a network.
 
-Every worker keeps one resident model and runs the ClientApp on one message after the other. With one worker that happens
-in this process; with more, messages travel to them as Flower's own bytes. Replies do not depend on which worker made them.
+Every worker keeps one resident model and runs the ClientApp on one message after the other. One worker is a thread of this
+process, so that the server judges a reply while the next client trains; more are processes, to which messages travel as
+Flower's own bytes. Replies do not depend on which worker made them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
@@ -29,6 +30,8 @@ from server.superlink import (
 CLIENT_APP_RAISED = 2
 RUN_ID = 1
 FIRST_NODE_ID = 1000
+#: Seconds between two looks for replies: looking costs nothing here.
+LOCAL_POLL = 0.002
 
 Configuration = dict[str, Any]
 
@@ -37,7 +40,7 @@ class LocalGrid(Grid):
     """Node ids FIRST_NODE_ID, FIRST_NODE_ID + 1, ...: one node per entry of ``node_configs``.
 
     ``client_app`` is a reference ``module:name``, so that workers import it themselves. ``pool`` runs the messages in
-    other processes; without one they run here, when a reply is asked for.
+    other processes; without one, a thread of this process runs them one after the other.
     """
 
     def __init__(
@@ -51,8 +54,9 @@ class LocalGrid(Grid):
         self._nodes = {FIRST_NODE_ID + index: config for index, config in enumerate(node_configs)}
         self._run_config = run_config
         self._pool = pool
+        self._thread = ThreadPoolExecutor(1)
+        self._replies: dict[str, Future[Message] | Future[bytes]] = {}
         self._sent = 0
-        self._replies: dict[str, Callable[[], Message | None]] = {}
         identify_process(run_id=RUN_ID, node_id=SERVER_NODE_ID)
 
     def set_run(self, run: Run) -> None:
@@ -79,22 +83,15 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies to these messages that are there."""
-        arrived = []
-        for message_id in message_ids:
-            reply = self._replies[message_id]()
-            if reply is not None:
-                del self._replies[message_id]
-                arrived.append(reply)
-        return arrived
+        return [self._take(message_id) for message_id in message_ids if self._replies[message_id].done()]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send and wait for every reply; local nodes always answer, so ``timeout`` has no effect."""
-        for message_id in self.push_messages(messages):
-            reply = None
-            while reply is None:
-                reply = self._replies[message_id]()
-            del self._replies[message_id]
-            yield reply
+        return [self._take(message_id) for message_id in self.push_messages(messages)]
+
+    def _take(self, message_id: str) -> Message:
+        reply = self._replies.pop(message_id).result()
+        return message_from_bytes(reply) if isinstance(reply, bytes) else reply
 
     def _push(self, message: Message) -> str:
         self._sent += 1
@@ -102,20 +99,15 @@ class LocalGrid(Grid):
         assign_message_id(message, message_id)
         node_id = message.metadata.dst_node_id
         config = self._nodes[node_id]
+        task = (self._client_app, node_id, config, self._run_config)
         if self._pool is None:
-            self._replies[message_id] = lambda: _call(self._client_app, message, node_id, config, self._run_config)
+            self._replies[message_id] = self._thread.submit(_call, message, *task)
         else:
-            content = message_to_bytes(message)
-            future = self._pool.submit(_call_bytes, self._client_app, content, node_id, config, self._run_config)
-            self._replies[message_id] = lambda: _reply_if_done(future)
+            self._replies[message_id] = self._pool.submit(_call_bytes, message_to_bytes(message), *task)
         return message_id
 
 
-def _reply_if_done(future: Future[bytes]) -> Message | None:
-    return message_from_bytes(future.result()) if future.done() else None
-
-
-def _call(client_app: str, message: Message, node_id: int, config: Configuration, run_config: Configuration) -> Message:
+def _call(message: Message, client_app: str, node_id: int, config: Configuration, run_config: Configuration) -> Message:
     """Run the ClientApp on one message; an exception becomes an error reply, as on a SuperNode."""
     context = Context(RUN_ID, node_id, config, RecordDict(), run_config)
     try:
@@ -125,11 +117,11 @@ def _call(client_app: str, message: Message, node_id: int, config: Configuration
 
 
 def _call_bytes(
-    client_app: str, content: bytes, node_id: int, config: Configuration, run_config: Configuration
+    content: bytes, client_app: str, node_id: int, config: Configuration, run_config: Configuration
 ) -> bytes:
     """`_call` in a worker process."""
     identify_process(run_id=RUN_ID, node_id=node_id)
-    return message_to_bytes(_call(client_app, message_from_bytes(content), node_id, config, run_config))
+    return message_to_bytes(_call(message_from_bytes(content), client_app, node_id, config, run_config))
 
 
 def _load(client_app: str) -> ClientApp:
