@@ -1,15 +1,13 @@
 """Accepted updates on disk, one file each, until their round is aggregated.
 
-An update is written once (temporary file, fsync, rename) under its update id, so a repeat changes nothing. Reading goes by
-columns of one tensor, so that aggregation never holds a whole update, let alone a cohort of them.
+An update is written durably (temporary file, fsync, rename) under its update id, before the registry names it. Reading
+goes by columns of one tensor, so that aggregation never holds a whole update, let alone a cohort of them.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from mcoe_model.errors import DataInvalid, DataMissing
 from mcoe_model.files import write_bytes
 
 Float32s = NDArray[np.float32]
@@ -29,17 +28,16 @@ def spool_path(folder: Path, update_id: str) -> Path:
 
 
 def write_update(folder: Path, update_id: str, update: Mapping[str, NDArray[Any]]) -> None:
-    """Write an accepted update durably; when it is there already, nothing happens. Raises DiskFull."""
-    path = spool_path(folder, update_id)
-    if not path.exists():
-        write_bytes(path, bytes(save({name: np.asarray(update[name], order="C") for name in sorted(update)})))
+    """Write an accepted update durably, in place of what a killed process may have left there. Raises DiskFull."""
+    content = save({name: np.asarray(update[name], order="C") for name in sorted(update)})
+    write_bytes(spool_path(folder, update_id), bytes(content))
 
 
 @dataclass(frozen=True)
 class SpooledUpdate:
-    """An open update in the spool: where each tensor's bytes begin and end in the file."""
+    """An update in the spool: where each tensor's bytes begin and end in its file, which is open only while it is read."""
 
-    descriptor: int
+    path: Path
     extents: Mapping[str, tuple[int, int]]
 
     def __contains__(self, name: str) -> bool:
@@ -49,18 +47,24 @@ class SpooledUpdate:
         """Values start..stop of the flattened tensor: (stop - start,) float32."""
         begin, end = self.extents[name]
         first, last = begin + 4 * start, min(begin + 4 * stop, end)
-        return np.frombuffer(os.pread(self.descriptor, last - first, first), np.float32)
+        return np.fromfile(self.path, np.float32, (last - first) // 4, offset=first)
 
 
-@contextmanager
-def open_update(folder: Path, update_id: str) -> Iterator[SpooledUpdate]:
-    """Open a spooled update for reading by columns."""
-    descriptor = os.open(spool_path(folder, update_id), os.O_RDONLY)
+def open_update(folder: Path, update_id: str) -> SpooledUpdate:
+    """Find a spooled update's tensors. Raises DataMissing when its file is gone, DataInvalid when it is torn."""
+    path = spool_path(folder, update_id)
+    if not path.is_file():
+        raise DataMissing(f"the accepted update {path} is gone; restore it from a backup, or start a new run")
     try:
-        length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
-        header = json.loads(os.pread(descriptor, length, 8))
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        extents = {name: (8 + length + e["data_offsets"][0], 8 + length + e["data_offsets"][1]) for name, e in header.items()}
-        yield SpooledUpdate(descriptor, extents)
-    finally:
-        os.close(descriptor)
+        offsets = {name: entry["data_offsets"] for name, entry in header.items()}
+        extents = {name: (8 + length + begin, 8 + length + end) for name, (begin, end) in offsets.items()}
+        torn = path.stat().st_size != max((end for _, end in extents.values()), default=8 + length)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        torn = True
+    if torn:
+        raise DataInvalid(f"the accepted update {path} is torn; restore it from a backup, or start a new run")
+    return SpooledUpdate(path, extents)

@@ -1,13 +1,12 @@
 """Aggregation: a pure function of (base model, set of accepted updates, settings), in column chunks.
 
-The loop over tensors and chunks is here, once; what happens to a chunk is a rule, one file each. Memory is bounded by
-CHUNK_BYTES whatever the size of the cohort or of the model's largest tensor.
+The loop over tensors and chunks is here, once; what happens to a chunk is a rule, one file each. Beside the two models,
+memory is a few times CHUNK_BYTES, and one file is open at a time, whatever the size of the cohort.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -42,23 +41,23 @@ def aggregate(
     ``trainable`` is the manifest with every expert; ``contributions`` may come in any order. ``base`` is not changed.
     """
     ordered = sorted(contributions, key=lambda contribution: contribution.update_id)
+    updates = [open_update(spool, contribution.update_id) for contribution in ordered]
     result = dict(base)
-    with ExitStack() as stack:
-        updates = [stack.enter_context(open_update(spool, contribution.update_id)) for contribution in ordered]
-        for name, spec in trainable.items():
-            sent = [index for index, update in enumerate(updates) if name in update]
-            if not sent:
-                continue
-            senders = [ordered[index] for index in sent]
-            expert = expert_of(name)
-            value = base[name].astype(np.float64).reshape(-1)
-            width = max(1, CHUNK_BYTES // (8 * len(sent)))
-            for start in range(0, spec.size, width):
-                stop = min(start + width, spec.size)
-                rows = np.stack([updates[index].columns(name, start, stop) for index in sent])
-                if expert is None:
-                    value[start:stop] += rule.shared(rows, senders, settings)
-                else:
-                    value[start:stop] += rule.expert(expert, rows, senders, settings)
-            result[name] = value.astype(base[name].dtype).reshape(spec.shape)
+    for name, spec in trainable.items():
+        sent = [index for index, update in enumerate(updates) if name in update]
+        if not sent:
+            continue
+        senders = [ordered[index] for index in sent]
+        expert = expert_of(name)
+        value = base[name].reshape(-1).copy()
+        width = max(1, CHUNK_BYTES // (8 * len(sent)))
+        for start in range(0, spec.size, width):
+            stop = min(start + width, spec.size)
+            rows = np.stack([updates[index].columns(name, start, stop) for index in sent])
+            if expert is None:
+                delta = rule.shared(rows, senders, settings)
+            else:
+                delta = rule.expert(expert, rows, senders, settings)
+            value[start:stop] = value[start:stop].astype(np.float64) + delta
+        result[name] = value.reshape(spec.shape)
     return result

@@ -17,7 +17,8 @@ class WeightedMean:
 
     def shared(self, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings) -> Float64s:
         counted = [min(sender.examples, settings.max_examples) for sender in senders]
-        return weighted_sum(rows, [count / sum(counted) for count in counted])
+        total = sum(counted)
+        return weighted_sum(rows, [count / total for count in counted])
 
     def expert(
         self, expert: int, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings
