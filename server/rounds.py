@@ -106,26 +106,37 @@ class RoundEngine:
         return self._in_progress(self.registry.open_round(base, cohort, asdict(self.settings), bound))
 
     def waiting_for(self, current: RoundInProgress) -> tuple[str, ...]:
-        """The clients of the cohort whose reply has not been judged."""
+        """The clients of the cohort whose reply has not been judged; nobody once the round is closed."""
+        if not self.registry.is_open(current.row.id):
+            return ()
         heard = {reply.client_id for reply in self.registry.replies(current.row.id)}
         return tuple(client for client in current.row.cohort if client not in heard)
 
     def receive(self, current: RoundInProgress, reply: Reply) -> Accepted | Rejected:
-        """Judge one reply; spool it if fit; store the verdict. A second reply of the same client changes nothing."""
-        transfer = Transfer(tensors_bytes(current.payload), tensors_bytes(reply.update))
+        """Judge one reply; spool it if fit; store the verdict.
+
+        Nothing changes after the round is closed, for a client that was not asked, or for a second reply of a client.
+        """
         verdict = judge(reply, current.expectation)
         if reply.client_id not in current.expectation.cohort:
             return verdict
+        if not self.registry.is_open(current.row.id):
+            return Rejected("the round is closed")
         if self.registry.verdict(current.row.id, reply.client_id) is not None:
             return Rejected("a reply of this client was judged in this round before")
         if isinstance(verdict, Accepted):
-            write_update(self._spool_of(current.row), verdict.meta.update_id, reply.update)
+            if self.registry.holds_update(current.row.id, verdict.meta.update_id):
+                verdict = Rejected("another client sent an update with this id")
+            else:
+                write_update(self._spool_of(current.row), verdict.meta.update_id, reply.update)
+        transfer = Transfer(tensors_bytes(current.payload), tensors_bytes(reply.update))
         self.registry.record_reply(current.row.id, reply.client_id, verdict, transfer)
         return verdict
 
     def no_reply(self, current: RoundInProgress, client_id: str, reason: str) -> None:
-        """Record that a client answered with an error, or not at all."""
-        if self.registry.verdict(current.row.id, client_id) is None:
+        """Record that a client answered with an error, or not at all. Nothing changes where `receive` changes nothing."""
+        expected = client_id in current.expectation.cohort and self.registry.is_open(current.row.id)
+        if expected and self.registry.verdict(current.row.id, client_id) is None:
             nothing = Transfer(tensors_bytes(current.payload), 0)
             self.registry.record_reply(current.row.id, client_id, Rejected(reason), nothing)
 

@@ -175,6 +175,11 @@ class Registry:
             tuple(session.scalars(query)),
         )
 
+    def is_open(self, round_id: int) -> bool:
+        """Whether a round still takes replies."""
+        with self._transaction() as session:
+            return session.get_one(Round, round_id).state == OPEN
+
     def close_round(self, round_id: int) -> None:
         """Fix the set of accepted updates."""
         with self._transaction() as session:
@@ -202,6 +207,12 @@ class Registry:
         with self._transaction() as session:
             reply = session.get(Reply, (round_id, client_id))
             return None if reply is None else reply.accepted
+
+    def holds_update(self, round_id: int, update_id: str) -> bool:
+        """Whether an update with this id was accepted in this round."""
+        with self._transaction() as session:
+            query = select(Reply.client_id).where(Reply.round_id == round_id, Reply.update_id == update_id)
+            return session.scalars(query).first() is not None
 
     def record_reply(self, round_id: int, client_id: str, verdict: Accepted | Rejected, transfer: Transfer) -> None:
         """Store a verdict, and the router statistics of an accepted reply, in one transaction."""
