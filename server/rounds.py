@@ -102,7 +102,7 @@ class RoundEngine:
         if base is None:
             raise ModelInvalid("the experiment has no model yet; give it its first one")
         median = self.registry.median_norm(NORM_ROUNDS)
-        bound = None if median is None else NORM_FACTOR * median
+        bound = NORM_FACTOR * median if median else None  # updates that were all zero say nothing about the next
         return self._in_progress(self.registry.open_round(base, cohort, asdict(self.settings), bound))
 
     def waiting_for(self, current: RoundInProgress) -> tuple[str, ...]:
@@ -147,7 +147,8 @@ class RoundEngine:
         """
         contributions = self.registry.contributions(current.row.id)
         if current.row.state == OPEN:
-            needed = max(1, math.ceil(self.settings.quorum * len(current.row.cohort)))
+            share = self.settings.quorum * len(current.row.cohort)
+            needed = max(1, math.ceil(round(share, 9)))  # 0.07 x 100 is 7.000000000000001
             if len(contributions) < needed:
                 reason = f"{len(contributions)} of {len(current.row.cohort)} replies were accepted, {needed} are needed"
                 self.registry.abandon_round(current.row.id, reason)
