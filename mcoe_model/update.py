@@ -53,8 +53,12 @@ def is_head(name: str) -> bool:
 
 
 def payload_names(model: Mapping[str, TensorSpec], train_mode: TrainMode) -> tuple[str, ...]:
-    """The tensors that travel to a client for this train mode, in name order: the head, or the whole model."""
-    return tuple(sorted(name for name in model if train_mode == "full" or is_head(name)))
+    """The tensors that travel to a client for this train mode, in name order: the head, or the whole model.
+
+    The published model's dead parameters never travel, in either direction.
+    """
+    chosen = (name for name in model if train_mode == "full" or is_head(name))
+    return tuple(sorted(name for name in chosen if not name.startswith("dead.")))
 
 
 def manifest(
@@ -62,17 +66,16 @@ def manifest(
 ) -> dict[str, TensorSpec]:
     """The tensors an update must hold, in name order.
 
-    ``head`` is every floating tensor after the backbones, ``full`` every floating tensor, batch-normalisation statistics
-    included; the published model's dead parameters never travel.
+    They are those of `payload_names` that are floating, batch-normalisation statistics included, less the experts that
+    were not used.
     """
     sent = set(experts_sent)
     chosen = {}
     for name in payload_names(model, train_mode):
         spec = model[name]
         expert = expert_of(name)
-        if not spec.dtype.startswith("float") or name.startswith("dead.") or (expert is not None and expert not in sent):
-            continue
-        chosen[name] = TensorSpec(spec.shape, "float32")
+        if spec.dtype.startswith("float") and (expert is None or expert in sent):
+            chosen[name] = TensorSpec(spec.shape, "float32")
     return chosen
 
 
