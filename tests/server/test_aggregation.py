@@ -1,0 +1,252 @@
+"""The rules against formulas written out here, and what must not change a result: order, chunks, files on the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_fleet import EXPERTS, toy_model
+
+import server.aggregation
+from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
+from mcoe_model.model_file import Tensors, tensors_sha256
+from mcoe_model.router_statistics import RouterStatistics
+from mcoe_model.streams import stream
+from mcoe_model.update import TrainMode, expert_of, manifest, specs_of
+from server.aggregation import RULES, aggregate
+from server.aggregation.rule import Contribution, RuleSettings
+from server.spool import spool_path, write_update
+
+TRAINABLE = manifest(specs_of(toy_model()), "head", range(EXPERTS))
+SHARED = [name for name in TRAINABLE if expert_of(name) is None]
+
+Sent = list[tuple[Contribution, Tensors]]
+
+
+def sent(
+    experts: Sequence[Sequence[int]],
+    examples: Sequence[int] | None = None,
+    masses: Sequence[Sequence[float]] | None = None,
+    mode: TrainMode = "head",
+) -> Sent:
+    """One contribution for each entry: the experts it sent, its examples, its gate mass for every expert."""
+    found = []
+    for index, chosen in enumerate(experts):
+        random = stream(index, "contribution")
+        count = 10 if examples is None else examples[index]
+        mass = tuple(masses[index]) if masses else tuple(float(m) for m in count * random.dirichlet(np.ones(EXPERTS)))
+        router = RouterStatistics(count, 2, (count // 2,) * EXPERTS, mass)
+        update_id = f"{int(random.integers(1 << 62)):032x}"
+        specs = manifest(specs_of(toy_model()), mode, chosen)
+        update = {name: np.asarray(random.normal(size=spec.shape), np.float32) for name, spec in specs.items()}
+        found.append((Contribution(update_id, f"client {index}", count, router), update))
+    return found
+
+
+def combine(
+    folder: Path, contributions: Sent, rule: str, rule_settings: RuleSettings | None = None, base: Tensors | None = None
+) -> Tensors:
+    """Spool the updates and aggregate them on the toy."""
+    for contribution, update in contributions:
+        write_update(folder, contribution.update_id, update)
+    listed = [contribution for contribution, _ in contributions]
+    return aggregate(base or toy_model(), TRAINABLE, folder, listed, RULES[rule], rule_settings or RuleSettings())
+
+
+def stepped(name: str, delta: Any) -> Any:
+    """The toy's tensor plus a delta, added in float64."""
+    return (toy_model()[name].astype(np.float64) + delta).astype(np.float32)
+
+
+ALL = ((0, 1, 2, 3),) * 5
+SOME = ((0, 1), (0, 2), (0,), (0, 1), ())
+
+
+def test_weighted_mean_weighs_by_examples_up_to_the_cap(tmp_path: Path) -> None:
+    contributions = sent(SOME, examples=[4, 10, 16, 1000, 30])
+    after = combine(tmp_path, contributions, "weighted-mean", RuleSettings(max_examples=20))
+    weights = np.array([4, 10, 16, 20, 20]) / 70
+    for name in SHARED:
+        deltas = np.stack([update[name].astype(np.float64) for _, update in contributions])
+        np.testing.assert_allclose(after[name], stepped(name, np.tensordot(weights, deltas, 1)), rtol=1e-6)
+    senders = [contributions[index][1]["moe.experts.1.weight"] for index in (0, 3)]
+    expected = stepped("moe.experts.1.weight", (4 * senders[0].astype(float) + 20 * senders[1].astype(float)) / 24)
+    np.testing.assert_allclose(after["moe.experts.1.weight"], expected, rtol=1e-6)
+
+
+def test_expert_weighted_mean_weighs_an_expert_by_gate_mass_with_cap_and_kappa(tmp_path: Path) -> None:
+    masses = [(3.0, 7.0, 0.0, 0.0), (1.0, 0.5, 8.5, 0.0), (10.0, 0.0, 0.0, 0.0), (2.0, 8.0, 0.0, 0.0), (5.0, 5.0, 0, 0)]
+    contributions = sent(SOME, examples=[10] * 5, masses=masses)
+    after = combine(tmp_path, contributions, "expert-weighted-mean", RuleSettings(max_gate_mass=6.0, kappa=2.0))
+    for expert, senders in ((0, (0, 1, 2, 3)), (1, (0, 3)), (2, (1,))):
+        name = f"moe.experts.{expert}.weight"
+        weights = [min(masses[index][expert], 6.0) for index in senders]
+        total = sum(w * contributions[i][1][name].astype(np.float64) for w, i in zip(weights, senders, strict=True))
+        np.testing.assert_allclose(after[name], stepped(name, total / (sum(weights) + 2.0)), rtol=1e-6)
+    plain = combine(tmp_path, contributions, "weighted-mean")
+    for name in SHARED:
+        np.testing.assert_array_equal(after[name], plain[name])
+
+
+def test_kappa_pulls_a_rarely_used_expert_towards_its_old_value(tmp_path: Path) -> None:
+    contributions = sent([(0,)], examples=[1], masses=[(0.01, 0.99, 0.0, 0.0)])
+    moved = {}
+    for kappa in (0.0, 1.0, 1e9):
+        after = combine(tmp_path, contributions, "expert-weighted-mean", RuleSettings(kappa=kappa))
+        moved[kappa] = float(np.abs(after["moe.experts.0.weight"] - toy_model()["moe.experts.0.weight"]).max())
+    assert moved[0.0] > 50 * moved[1.0] > 0
+    assert moved[1e9] == 0.0
+
+
+def test_an_expert_without_any_gate_mass_keeps_its_value_even_without_kappa(tmp_path: Path) -> None:
+    contributions = sent([(0,), (0,)], masses=[(0.0, 10.0, 0.0, 0.0)] * 2)
+    after = combine(tmp_path, contributions, "expert-weighted-mean", RuleSettings(kappa=0.0))
+    np.testing.assert_array_equal(after["moe.experts.0.weight"], toy_model()["moe.experts.0.weight"])
+
+
+def test_median_of_an_odd_and_of_an_even_number(tmp_path: Path) -> None:
+    for clients in (5, 4):
+        contributions = sent(ALL[:clients])
+        after = combine(tmp_path / str(clients), contributions, "median")
+        for name in TRAINABLE:
+            ordered = np.sort([update[name].astype(np.float64) for _, update in contributions], axis=0)
+            middle = (ordered[(clients - 1) // 2] + ordered[clients // 2]) / 2
+            np.testing.assert_allclose(after[name], stepped(name, middle), rtol=1e-6)
+
+
+def test_median_holds_against_f_clients_that_send_anything(tmp_path: Path) -> None:
+    contributions = sent(ALL)
+    worst = np.float32(3e38)
+    for name in TRAINABLE:
+        contributions[0][1][name] = np.full_like(contributions[0][1][name], worst)
+        contributions[1][1][name] = np.full_like(contributions[1][1][name], -worst)
+    after = combine(tmp_path, contributions, "median")
+    for name in TRAINABLE:
+        honest = np.stack([update[name] for _, update in contributions[2:]])
+        delta = after[name] - toy_model()[name]
+        assert (delta <= honest.max(axis=0) + 1e-5).all()
+        assert (delta >= honest.min(axis=0) - 1e-5).all()
+
+
+def test_median_leaves_an_expert_alone_below_2f_plus_1_senders(tmp_path: Path) -> None:
+    contributions = sent([(0, 1), (0, 1), (0, 1), (0, 1), (0,)])
+    after = combine(tmp_path, contributions, "median", RuleSettings(faulty=2))
+    np.testing.assert_array_equal(after["moe.experts.1.weight"], toy_model()["moe.experts.1.weight"])
+    assert (after["moe.experts.0.weight"] != toy_model()["moe.experts.0.weight"]).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_nobody_sent_keeps_its_bits_and_what_was_sent_moves(rule: str, tmp_path: Path) -> None:
+    base = toy_model()
+    before = tensors_sha256(base)
+    after = combine(tmp_path, sent(((0, 1),) * 3), rule, base=base)
+    assert tensors_sha256(base) == before
+    assert after.keys() == base.keys()
+    moved = {name for name in base if after[name].tobytes() != base[name].tobytes()}
+    assert moved == {*SHARED, "moe.experts.0.weight", "moe.experts.1.weight"}
+    assert specs_of(after) == specs_of(base)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_client_alone_is_followed_on_shared_tensors(rule: str, tmp_path: Path) -> None:
+    contributions = sent([(0,)])
+    after = combine(tmp_path, contributions, rule)
+    for name in SHARED:
+        np.testing.assert_array_equal(after[name], stepped(name, contributions[0][1][name].astype(np.float64)))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.permutations(range(5)), st.sampled_from([1, 8, 40, 200, 1 << 20]), st.sampled_from(sorted(RULES)))
+def test_neither_order_nor_chunk_width_changes_a_bit(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], chunk: int, rule: str
+) -> None:
+    contributions = sent(SOME, examples=[3, 7, 11, 13, 17])
+    expected = combine(tmp_path_factory.mktemp("usual"), contributions, rule)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server.aggregation, "CHUNK_BYTES", chunk)
+        found = combine(tmp_path_factory.mktemp("other"), [contributions[index] for index in order], rule)
+    assert tensors_sha256(found) == tensors_sha256(expected)
+
+
+def test_other_float_dtypes_of_the_base_are_kept(tmp_path: Path) -> None:
+    base: dict[str, Any] = toy_model()
+    base["projection.weight"] = base["projection.weight"].astype(np.float64)
+    base["moe.router.weight"] = base["moe.router.weight"].astype(np.float16)
+    after = combine(tmp_path, sent(ALL), "weighted-mean", base=base)
+    assert specs_of(after) == specs_of(base)
+
+
+def test_big_endian_and_fortran_arrays_are_spooled_as_their_values(tmp_path: Path) -> None:
+    contributions = sent(ALL[:2])
+    plain = combine(tmp_path / "plain", contributions, "weighted-mean")
+    odd = [
+        (c, {n: np.asarray(v.astype(">f4"), order="F") for n, v in update.items()}) for c, update in contributions
+    ]
+    assert tensors_sha256(combine(tmp_path / "odd", odd, "weighted-mean")) == tensors_sha256(plain)
+
+
+def test_a_spooled_update_that_is_gone_or_torn_is_named(tmp_path: Path) -> None:
+    contributions = sent(ALL[:2])
+    combine(tmp_path, contributions, "weighted-mean")
+    path = spool_path(tmp_path, contributions[0][0].update_id)
+    content = path.read_bytes()
+    for torn in (content[:-1], content[:100], content[:4], b"", b"\xff" * len(content)):
+        path.write_bytes(torn)
+        with pytest.raises(DataInvalid, match=path.name):
+            aggregate(
+                toy_model(), TRAINABLE, tmp_path, [contributions[0][0]], RULES["weighted-mean"], RuleSettings()
+            )
+    path.unlink()
+    with pytest.raises(DataMissing, match=path.name):
+        aggregate(toy_model(), TRAINABLE, tmp_path, [contributions[0][0]], RULES["weighted-mean"], RuleSettings())
+
+
+def test_rule_settings_name_every_fault() -> None:
+    with pytest.raises(SettingsError) as caught:
+        RuleSettings(max_examples=0, max_gate_mass=float("nan"), kappa=-1.0, faulty=-1)
+    assert len(caught.value.faults) == 4
+
+
+GROWTH = """
+import os, resource, sys
+from pathlib import Path
+import numpy as np
+import server.aggregation
+from mcoe_model.router_statistics import RouterStatistics
+from mcoe_model.update import TensorSpec
+from server.aggregation import RULES, aggregate
+from server.aggregation.rule import Contribution, RuleSettings
+from server.spool import write_update
+
+os.fsync = lambda descriptor: None  # durability is not the subject here, time is
+folder, rule, clients = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+server.aggregation.CHUNK_BYTES = 1 << 20
+size = 500_000
+listed = []
+for client in range(clients):
+    write_update(folder, f"{client:032x}", {"projection.weight": np.full(size, client, np.float32)})
+    listed.append(Contribution(f"{client:032x}", str(client), 10, RouterStatistics.none(0, 2)))
+base = {"projection.weight": np.zeros(size, np.float32)}
+spec = {"projection.weight": TensorSpec((size,), "float32")}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = aggregate(base, spec, folder, listed, RULES[rule], RuleSettings())
+assert np.allclose(after["projection.weight"], (clients - 1) / 2)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_neither_memory_nor_open_files_grow_with_the_cohort(rule: str, tmp_path: Path) -> None:
+    """100 updates of 2 MB, at most 64 open files: less memory than a quarter of the updates take."""
+    command = [sys.executable, "-c", GROWTH, str(tmp_path), rule, "100"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 50
