@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, ExceptionContext, create_engine, event
 
-from mcoe_model.errors import SchemaTooNew
+from mcoe_model.errors import DiskFull, McoeError, SchemaTooNew
 
 #: Each pragma with its reason.
 SQLITE_PRAGMAS = {
@@ -32,11 +33,12 @@ def sqlite_url(path: Path) -> str:
 def open_database(url: str) -> Engine:
     """An engine on a database that is at the newest schema, created or migrated if need be.
 
-    Raises SchemaTooNew when a newer program wrote it.
+    Raises SchemaTooNew when a newer program wrote it. A write may later raise DiskFull, or McoeError for a locked file.
     """
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)
+        event.listen(engine, "handle_error", _name_error)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["engine"] = engine
@@ -56,3 +58,13 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     for name, value in SQLITE_PRAGMAS.items():
         cursor.execute(f"PRAGMA {name} = {value}")
     cursor.close()
+
+
+def _name_error(context: ExceptionContext) -> Exception | None:
+    """A full disk and a locked file are errors that a user can do something about; the others stay as they are."""
+    code = getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFull("no space left for the registry; free some and start again with --resume")
+    if code == sqlite3.SQLITE_BUSY:
+        return McoeError("the registry is locked by another process; end that one and start again")
+    return None
