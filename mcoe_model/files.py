@@ -20,8 +20,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Raises DiskFull when the disk has no space left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        _make_folder(path.parent)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as fault:
         raise _named(fault, path) from fault
@@ -40,7 +40,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` survive a power cut."""
+    """Make a rename or a new name inside ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -62,6 +62,14 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file that this program wrote."""
     return dict(json.loads(path.read_bytes()))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each of which then survives a power cut."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
 
 
 def _named(fault: OSError, path: Path) -> Exception:
