@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.numpy import load_file, save
 from torch import nn
@@ -30,11 +31,15 @@ class Checkpoint:
         arrays = load_file(self.path)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimiser."):
                 _, index, key = name.split(".", 2)
-                moments.setdefault(int(index), {})[key] = tensor
+                # A moment must lie in memory as its parameter does: the fused optimiser goes through both by address.
+                like = parameters[int(index)]
+                placed = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+                moments.setdefault(int(index), {})[key] = placed.detach()
         optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
         return int(tensors["epochs"])
 
@@ -49,5 +54,7 @@ class Checkpoint:
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
         tensors["epochs"] = torch.tensor(epochs)
-        write_bytes(self.path, bytes(save({name: value.detach().cpu().numpy() for name, value in tensors.items()})))
+        # safetensors writes an array's memory as it lies, so every array has to lie in C order.
+        arrays = {name: np.asarray(value.detach().cpu().numpy(), order="C") for name, value in tensors.items()}
+        write_bytes(self.path, bytes(save(arrays)))
         self._saved = time.monotonic()

@@ -1,0 +1,137 @@
+"""The training loop: it learns, it is reproducible, it resumes, and it trains what it is told to train."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mcoe_model.errors import SettingsError
+from mcoe_model.learning.checkpoint import Checkpoint
+from mcoe_model.learning.fine_tune import Epoch, fine_tune, measure
+from mcoe_model.learning.samples import FeatureSamples, PictureSamples, encode_clips, measure_normalisation
+from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.learning.weights import tensors_of
+from mcoe_model.networks import build
+
+SETTINGS = FineTuneSettings(epochs=2, batch_size=8, learning_rate=1e-3, batch_norm="running", augment=True)
+
+
+@pytest.fixture(scope="module")
+def samples(clips):
+    indices = tuple(range(len(clips.records)))
+    return PictureSamples(clips, indices, measure_normalisation(clips, indices))
+
+
+def equal(a, b):
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def train(samples, settings=SETTINGS, *, train_mode="full", keys=(0, "test"), **more):
+    model = build("mcoe-tiny", seed=3)
+    experts = fine_tune(model, samples, settings, train_mode=train_mode, keys=keys, **more)
+    return tensors_of(model), experts
+
+
+def test_training_lowers_the_loss_it_is_judged_by(samples):
+    model = build("mcoe-tiny", seed=3)
+    before = measure(model, samples)
+    fine_tune(model, samples, replace(SETTINGS, epochs=12, augment=False), train_mode="full", keys=(0, "learn"))
+    assert measure(model, samples).loss < 0.8 * before.loss
+
+
+def test_equal_keys_give_equal_bits_and_other_keys_do_not(samples):
+    first, second, other = train(samples)[0], train(samples)[0], train(samples, keys=(0, "other"))[0]
+    assert equal(first, second)
+    assert not equal(first, other)
+
+
+def test_a_run_that_stops_after_any_epoch_and_goes_on_gives_the_same_bits(samples, tmp_path):
+    whole, _ = train(samples, replace(SETTINGS, epochs=3))
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(epoch: Epoch) -> None:
+        if epoch.number == 3:
+            raise Stop
+
+    checkpoint = tmp_path / "training.checkpoint"
+    with pytest.raises(Stop):
+        train(samples, replace(SETTINGS, epochs=3), checkpoint=Checkpoint(checkpoint, interval=0), on_epoch=stop_after_two)
+    assert checkpoint.exists()
+    seen = []
+    resumed, _ = train(
+        samples, replace(SETTINGS, epochs=3), checkpoint=Checkpoint(checkpoint, interval=0), on_epoch=seen.append
+    )
+    assert [epoch.number for epoch in seen] == [3]
+    assert equal(resumed, whole)
+    assert not checkpoint.exists()
+
+
+def test_head_mode_leaves_the_backbones_alone(samples, clips):
+    start = tensors_of(build("mcoe-tiny", seed=3))
+    model = build("mcoe-tiny", seed=3).eval()
+    features = encode_clips(model, clips, samples.indices, samples.normalisation)
+    trained, _ = train(features, replace(SETTINGS, augment=False), train_mode="head")
+    changed = {name for name in trained if not np.array_equal(trained[name], start[name])}
+    assert changed
+    assert not any(name.startswith("backbones.") for name in changed)
+
+
+def test_frozen_batch_normalisation_keeps_its_statistics_and_running_does_not(samples):
+    start = tensors_of(build("mcoe-tiny", seed=3))
+    for policy, kept in (("frozen", True), ("running", False)):
+        trained, _ = train(samples, replace(SETTINGS, batch_norm=policy))
+        statistics = [name for name in trained if "running_mean" in name]
+        assert all(np.array_equal(trained[name], start[name]) for name in statistics) is kept
+
+
+def test_only_experts_that_were_chosen_are_named(samples):
+    _, experts = train(samples, replace(SETTINGS, epochs=1))
+    assert experts
+    assert list(experts) == sorted(set(experts))
+    assert set(experts) <= set(range(8))
+
+
+def test_experts_that_nothing_was_routed_to_get_no_gradient(samples):
+    settings = replace(SETTINGS, epochs=1, weight_decay=0.0)
+    start = tensors_of(build("mcoe-tiny", seed=3))
+    trained, experts = train(samples, settings)
+    for expert in set(range(8)) - set(experts):
+        names = [name for name in trained if name.startswith(f"moe.experts.{expert}.")]
+        assert all(np.array_equal(trained[name], start[name]) for name in names)
+
+
+def test_the_balancing_term_evens_out_the_expert_load(samples):
+    def spread(balance):
+        model = build("mcoe-tiny", seed=3)
+        settings = replace(SETTINGS, epochs=10, balance=balance, augment=False)
+        fine_tune(model, samples, settings, train_mode="full", keys=(0, "balance"))
+        return np.std(measure(model, samples).router.load)
+
+    assert spread(1.0) < spread(0.0)
+
+
+def test_measure_counts_every_clip_once_and_leaves_the_mode_alone(samples):
+    model = build("mcoe-tiny", seed=3).train()
+    found = measure(model, samples, batch_size=5)
+    assert model.training
+    assert found.router.faults(examples=len(samples.names), experts=8, top_k=2) == []
+    assert found.loss == pytest.approx(measure(model, samples, batch_size=64).loss, rel=1e-5)
+
+
+def test_features_and_pictures_of_the_same_windows_agree(samples, clips):
+    model = build("mcoe-tiny", seed=3).eval()
+    features = encode_clips(model, clips, samples.indices, samples.normalisation)
+    windows = np.array([[0, 4, 8, 12], [1, 5, 9, 13]])
+    for direct, cached in zip(
+        samples.ends(model, [2, 5], windows, None), features.ends(model, [2, 5], windows, None), strict=True
+    ):
+        np.testing.assert_allclose(direct.detach().numpy(), cached.numpy(), rtol=2e-4, atol=2e-5)
+    assert isinstance(features, FeatureSamples) and features.lengths == samples.lengths
+
+
+def test_settings_out_of_bounds_are_listed_together():
+    with pytest.raises(SettingsError) as caught:
+        FineTuneSettings(epochs=0, batch_size=0, learning_rate=float("nan"), schedule="never")
+    assert len(caught.value.faults) == 4
