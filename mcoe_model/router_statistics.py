@@ -94,9 +94,11 @@ class RouterStatistics:
         """From the values of `to_record`. Raises ValueError when one is absent or of the wrong type."""
         try:
             examples, top_k = record["router-examples"], record["router-top-k"]
-            routed, mass = list(record["router-routed"]), list(record["router-gate-mass"])
-        except (KeyError, TypeError) as fault:
+            routed, mass = record["router-routed"], record["router-gate-mass"]
+        except KeyError as fault:
             raise ValueError(f"router statistics are incomplete: {fault}") from fault
+        if not isinstance(routed, list | tuple) or not isinstance(mass, list | tuple):
+            raise ValueError("router statistics hold a value that is not a list")
         if not all(is_whole(value) for value in [examples, top_k, *routed]):
             raise ValueError("router statistics hold a count that is not a whole number of 64 bits")
         if not all(type(value) is float or is_whole(value) for value in mass):
