@@ -107,7 +107,10 @@ def read_model(path: Path) -> tuple[Tensors, ModelCard]:
     Raises DataMissing when there is no such file, ModelInvalid when it is damaged or carries no card.
     """
     card = read_card(path)
-    return dict(load_file(path)), card
+    try:
+        return dict(load_file(path)), card
+    except (SafetensorError, TypeError) as fault:
+        raise ModelInvalid(f"{path} is damaged ({fault}); fetch or train it again") from fault
 
 
 def read_card(path: Path) -> ModelCard:
@@ -123,7 +126,7 @@ def read_card(path: Path) -> ModelCard:
         raise ModelInvalid(f"{path} carries no model card; make one with train_centralised.py")
     try:
         return ModelCard.from_json(metadata["card"])
-    except (ValueError, TypeError, KeyError) as fault:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise ModelInvalid(f"the model card of {path} cannot be read ({fault})") from fault
 
 
