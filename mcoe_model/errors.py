@@ -1,6 +1,7 @@
 """Every error a user can meet, with its exit code.
 
-An error's text is one line: what is wrong, where, and what to do. `docs/exit-codes.md` is generated from `ExitCode`.
+An error's text is one line: what is wrong, where, and what to do. `docs/exit-codes.md` is generated from `ExitCode`:
+``python -c "from mcoe_model.errors import exit_code_table; print(exit_code_table(), end='')" > docs/exit-codes.md``
 """
 
 from __future__ import annotations
@@ -49,6 +50,24 @@ _MEANINGS = {
     ExitCode.SCHEMA_TOO_NEW: "The registry was written by a newer version of this program.",
     ExitCode.INTERRUPTED: "Stopped by Ctrl-C. Start again with --resume.",
 }
+
+
+def exit_code_table() -> str:
+    """The page `docs/exit-codes.md`."""
+    rows = [f"| {code.value} | {code.name.lower().replace('_', ' ')} | {code.meaning} |" for code in ExitCode]
+    return "\n".join(
+        [
+            "# Exit codes",
+            "",
+            "Every command ends with one of these. Where it is not 0, the last line on standard error says what is wrong,",
+            "where, and what to do.",
+            "",
+            "| Code | Name | Meaning |",
+            "|---:|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 class McoeError(Exception):
