@@ -1,0 +1,143 @@
+"""Messages survive the journey, and whoever reads one believes nothing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.model_file import PROTOCOL_VERSION
+from mcoe_model.protocol import MAX_EXAMPLES, CheckIn, ProtocolError, TrainReport, TrainTask, UpdateMeta, update_id
+from mcoe_model.router_statistics import RouterStatistics
+
+CHECK_IN = CheckIn("client-1", 12)
+TASK = TrainTask(3, "b" * 64, "c" * 64, "d" * 16, "head", FineTuneSettings(epochs=2, schedule="cosine"), 7, (0.5, 0.5))
+META = UpdateMeta("0123456789abcdef" * 2, "client-1", 3, "b" * 64, "d" * 16, "full", (0, 3, 7))
+REPORT = TrainReport(4, 1.5, 1.25, 0.5, RouterStatistics(4, 2, (4, 3, 1, 0), (1.0, 1.5, 1.5, 0.0)))
+MESSAGES = (CHECK_IN, TASK, META, REPORT)
+
+PLAIN = (bool, int, float, str)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_message_survives_the_journey_as_plain_values(message: Any) -> None:
+    record = message.to_record()
+    for value in record.values():
+        assert type(value) in PLAIN or (type(value) is list and {type(item) for item in value} <= {int, float})
+    assert type(message).from_record(record) == message
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_every_field_is_needed_and_no_other_is_taken(message: Any) -> None:
+    record = message.to_record()
+    for name in record:
+        with pytest.raises(ProtocolError):
+            type(message).from_record({key: value for key, value in record.items() if key != name})
+    with pytest.raises(ProtocolError, match="unknown"):
+        type(message).from_record({**record, "spare": 1})
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_no_field_takes_a_value_of_another_type(message: Any) -> None:
+    for name, value in message.to_record().items():
+        for wrong in (None, b"bytes", {"a": 1}, [["nested"]], object(), 10**400):
+            with pytest.raises(ProtocolError):
+                type(message).from_record({**message.to_record(), name: wrong})
+        if not isinstance(value, bool):
+            with pytest.raises(ProtocolError):
+                type(message).from_record({**message.to_record(), name: True})
+
+
+def test_a_whole_number_may_stand_for_a_float_but_not_the_other_way() -> None:
+    """Languages that have one number type send 1.0 as 1."""
+    assert TrainReport.from_record({**REPORT.to_record(), "seconds": 1}).seconds == 1.0
+    with pytest.raises(ProtocolError):
+        TrainReport.from_record({**REPORT.to_record(), "examples": 4.0})
+
+
+@pytest.mark.parametrize("message", [CHECK_IN, TASK, META], ids=lambda message: type(message).__name__)
+def test_another_protocol_is_refused_on_both_sides(message: Any) -> None:
+    for version in (PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1):
+        with pytest.raises(ProtocolError, match=f"speaks protocol {version}"):
+            type(message).from_record(replace(message, protocol_version=version).to_record())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"client_id": ""},
+        {"client_id": "x" * 65},
+        {"client_id": "a\nb"},
+        {"client_id": "a\0b"},
+        {"client_version": ""},
+        {"client_version": "1" * 65},
+        {"client_version": "\x1b[31m"},
+        {"examples": -1},
+        {"examples": MAX_EXAMPLES + 1},
+    ],
+)
+def test_a_check_in_out_of_bounds_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        CheckIn.from_record(replace(CHECK_IN, **change).to_record())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fine_tune.epochs", 0),
+        ("fine_tune.epochs", 10**6),
+        ("fine_tune.batch_size", -1),
+        ("fine_tune.learning_rate", float("nan")),
+        ("fine_tune.learning_rate", 2.0),
+        ("fine_tune.schedule", "never"),
+        ("train_mode", "all"),
+    ],
+)
+def test_a_task_that_asks_for_the_absurd_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ProtocolError):
+        TrainTask.from_record({**TASK.to_record(), name: value})
+
+
+def test_all_wrong_training_settings_of_a_task_are_named() -> None:
+    record = {**TASK.to_record(), "fine_tune.epochs": 0, "fine_tune.batch_size": 0}
+    with pytest.raises(ProtocolError, match=r"epochs must be .*; batch size must be"):
+        TrainTask.from_record(record)
+
+
+def test_an_update_id_depends_on_client_base_and_set_of_clips_alone() -> None:
+    usual = update_id("client", "base", ["b", "a"])
+    assert usual == update_id("client", "base", iter(("a", "b")))
+    assert len(usual) == 32 and set(usual) <= set("0123456789abcdef")
+    others = [("other", "base", "ab"), ("client", "else", "ab"), ("client", "base", "a"), ("client", "base", ["ab"])]
+    assert len({usual, *(update_id(*other) for other in others)}) == 5
+    UpdateMeta.from_record(replace(META, update_id=usual).to_record())
+
+
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.binary(max_size=5)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(MESSAGES), st.data())
+def test_reading_gives_a_message_or_a_protocol_error_and_what_is_read_can_be_said_again(message: Any, data: Any) -> None:
+    record: Mapping[str, Any] = message.to_record()
+    names = st.one_of(st.sampled_from(sorted(record)), st.text(max_size=6))
+    changed = {**record, **data.draw(st.dictionaries(names, anything, max_size=2))}
+    for name in data.draw(st.lists(st.sampled_from(sorted(record)), max_size=1)):
+        changed.pop(name)
+    try:
+        read = type(message).from_record(changed)
+    except ProtocolError as fault:
+        assert str(fault)
+    else:
+        again = read.to_record()
+        assert again.keys() == changed.keys()
+        assert all(again[name] == changed[name] or changed[name] != changed[name] for name in again)
