@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, file_sha256, read_model, write_model
 from mcoe_model.networks import MCOENet, build
+from mcoe_model.networks.resnet import ResNet, load_imagenet
 from mcoe_model.progress import Progress, silent
 from server.cohort import cohort_size
 from simulations.scene import Scene, open_scene
@@ -39,8 +41,7 @@ def train_base(folder: Path, progress: Progress = silent) -> None:
     """The base model: trained on the base subjects, random weights, or a checkpoint that was given."""
     scene = open_scene(folder)
     if scene.settings.base == "scratch":
-        model = build(scene.settings.model, seed=scene.settings.seed)
-        _write(scene, "base", model, "random weights", {})
+        _write(scene, "base", _fresh(scene), "untrained", {})
     elif scene.settings.base == "train":
         _from_scratch(scene, "base", ("base",), progress)
     else:
@@ -92,8 +93,16 @@ def read_predictions(path: Path) -> Predictions:
         )
 
 
-def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], progress: Progress) -> None:
+def _fresh(scene: Scene) -> MCOENet:
+    """Random weights of the run's seed, with ImageNet's in the backbones where the settings name a file."""
     model = build(scene.settings.model, seed=scene.settings.seed)
+    if scene.settings.imagenet:
+        load_imagenet((cast(ResNet, backbone) for backbone in model.backbones.values()), Path(scene.settings.imagenet))
+    return model
+
+
+def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], progress: Progress) -> None:
+    model = _fresh(scene)
     indices = tuple(sorted(index for part in parts for index in scene.indices(part)))
     samples = PictureSamples(scene.clips, indices, scene.normalisation())
     fine_tune(

@@ -18,7 +18,7 @@ from typing import Any
 
 from mcoe_model.data.cache import open_clips
 from mcoe_model.data.synthetic.writer import GENERATOR, write_see
-from mcoe_model.errors import McoeError, MissingExtra, ModelInvalid, OutputExists, TooFewSubjects
+from mcoe_model.errors import DataMissing, McoeError, MissingExtra, ModelInvalid, OutputExists, TooFewSubjects
 from mcoe_model.files import read_json, write_json
 from mcoe_model.model_file import read_card
 from mcoe_model.workers import one_thread
@@ -68,6 +68,8 @@ def begin(settings: SimulationSettings, folder: Path) -> None:
                 f"{settings.base} is a {generation.preset} for pictures of {generation.input_size} pixels, the settings "
                 f"ask for {settings.model} and {settings.picture_size}; set --model and --size to fit"
             )
+    if settings.imagenet and not Path(settings.imagenet).is_file():
+        raise DataMissing(f"there is no file {settings.imagenet} for --imagenet")
     if settings.tensorboard and find_spec("tensorboard") is None:
         raise MissingExtra("--tensorboard needs TensorBoard: pip install 'mcoe[tensorboard]'")
     if folder.exists():

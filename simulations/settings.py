@@ -44,6 +44,7 @@ class SimulationSettings:
     size: int = _setting(0, "side of the pictures in pixels; 0: the model's own")
     model: str = _setting("mcoe-tiny", f"preset: {', '.join(PRESETS)}")
     base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
+    imagenet: str = _setting("", "file with torchvision's ResNet-18 weights for the backbones (.safetensors or .pth)")
     base_epochs: int = _setting(40, "epochs of the base model's training")
     rounds: int = _setting(12, "federated rounds")
     cohort: str = _setting("all", "clients per round: all, a number or a share")
