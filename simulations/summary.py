@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mcoe_model.files import write_bytes, write_json
 from mcoe_model.learning.evaluate import Predictions
-from mcoe_model.learning.metrics import Scores, paired_difference, recovered_gain, score
+from mcoe_model.learning.metrics import Scores, paired_difference, recovered_gain, recovered_gain_interval, score
 from mcoe_model.model_file import read_model, write_model
 from mcoe_model.names import EMOTIONS
 from server.registry import PUBLISHED, Registry
@@ -61,6 +61,7 @@ def write_results(folder: Path, seconds: float) -> dict[str, Any]:
         "replies": {"accepted": sum(r.accepted for r in replies), "rejected": sum(not r.accepted for r in replies)},
         **_gain(scene, scores),
         **{arm: scores[arm].to_json() if arm in scores else None for arm in ARMS},
+        "validation": _validation(scene),
     }
     if scene.settings.passes:
         summary["random_passes"] = {arm: _passes(scene, names) for arm, names in _names_of(scene).items()}
@@ -147,6 +148,12 @@ def validation_score(folder: Path, name: str) -> Scores | None:
     return _score(scene, [name], "validation") if scene.paths.predictions(name, "validation").exists() else None
 
 
+def _validation(scene: Scene) -> dict[str, dict[str, float]]:
+    """WAR and UAR on the validation part of the centrally trained models that were evaluated there."""
+    found = {arm: validation_score(scene.paths.folder, arm) for arm in ("base", *CENTRALISED, "all_data")}
+    return {arm: {"war": scored.war, "uar": scored.uar} for arm, scored in found.items() if scored}
+
+
 def _names_of(scene: Scene) -> dict[str, list[str]]:
     """Which prediction files make up each arm on the test part; an arm that was not run is absent."""
     local = [f"local-{subject}" for subject in scene.subjects("clients")]
@@ -181,23 +188,25 @@ def _who(scene: Scene, said: Predictions) -> tuple[list[str], list[str]]:
 
 def _gain(scene: Scene, scores: dict[str, Scores]) -> dict[str, Any]:
     """The recovered gain, and whether this setting can say anything about it (paired 95 % intervals over subjects)."""
-    if "centralised" not in scores:
-        return {"recovered_gain": None, "informative": None, "differences": {}}
-    names = _names_of(scene)
-    said, base = _expected(scene, names["base"], "test")
+    names, seed = _names_of(scene), scene.settings.seed
+    said, _ = _expected(scene, names["base"], "test")
     subjects, _ = _who(scene, said)
     rows = np.arange(len(said.labels))
-    differences = {}
-    for arm in ("federated", "centralised", "local", "all_data"):
-        if arm in names:
-            arm_said = _expected(scene, names[arm], "test")[1]
-            correct, reference = (values[rows, said.labels][None] for values in (arm_said, base))
-            difference = paired_difference(correct, reference, subjects, seed=scene.settings.seed)
-            differences[f"{arm} - base"] = difference._asdict()
+    correct = {arm: _expected(scene, group, "test")[1][rows, said.labels] for arm, group in names.items()}  # (N,) each
+    differences = {
+        f"{arm} - base": paired_difference(correct[arm][None], correct["base"][None], subjects, seed=seed)._asdict()
+        for arm in names
+        if arm != "base"
+    }
+    if "centralised" not in names:
+        return {"recovered_gain": None, "informative": None, "differences": differences}
     upper = differences["centralised - base"]
+    triple = (correct["base"], correct["federated"], correct["centralised"])
     return {
         "recovered_gain": recovered_gain(scores["base"].war, scores["federated"].war, scores["centralised"].war),
+        "recovered_gain_interval": recovered_gain_interval(*triple, subjects, seed=seed),
         "informative": bool(upper["estimate"] >= INFORMATIVE_GAIN and upper["low"] > 0),
+        "centralised_form": choose_centralised(scene.paths.folder),
         "differences": differences,
     }
 
@@ -230,7 +239,7 @@ def _arm_table(scores: dict[str, Scores]) -> list[dict[str, Any]]:
 
 def _reply_table(registry: Registry) -> list[dict[str, Any]]:
     return [
-        {"round": row.number, "client": reply.client_id, "accepted": reply.accepted, "reason": reply.reason or "",
+        {"round": row.number, "attempt": row.attempt, "client": reply.client_id, "accepted": reply.accepted, "reason": reply.reason or "",
          "examples": reply.examples, "loss_before": reply.loss_before, "loss_after": reply.loss_after,
          "norm": reply.norm, "bytes_up": reply.bytes_up, "bytes_down": reply.bytes_down}
         for row in registry.rounds()
@@ -240,7 +249,7 @@ def _reply_table(registry: Registry) -> list[dict[str, Any]]:
 
 def _router_table(registry: Registry) -> list[dict[str, Any]]:
     return [
-        {"round": row.number, "client": client, "expert": expert, "examples": counted.examples,
+        {"round": row.number, "attempt": row.attempt, "client": client, "expert": expert, "examples": counted.examples,
          "routed": counted.routed[expert], "gate_mass": counted.gate_mass[expert]}
         for row in registry.rounds()
         for client, counted in registry.router_statistics(row.id).items()

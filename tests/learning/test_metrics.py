@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcoe_model.data.see import parse_name
-from mcoe_model.learning.metrics import holm, paired_difference, recovered_gain, score
+from mcoe_model.learning.metrics import (
+    holm,
+    paired_difference,
+    recovered_gain,
+    recovered_gain_interval,
+    score,
+)
 from mcoe_model.names import EMOTIONS
 
 C = len(EMOTIONS)
@@ -231,3 +237,26 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
     assert holm([0.9, 0.8]) == (1.0, 1.0) and holm([]) == ()
     assert not any(math.isnan(p) for p in holm([0.0, 1.0]))
+
+
+def test_the_interval_of_the_recovered_gain_holds_its_estimate_and_narrows_with_subjects() -> None:
+    generator = np.random.default_rng(0)
+
+    def interval(count: int) -> tuple[float, float]:
+        base = np.full(count * 10, 0.3)
+        possible = np.repeat(generator.normal(0.3, 0.05, count), 10)
+        subjects = [str(index // 10) for index in range(count * 10)]
+        arm = base + possible * np.repeat(generator.normal(0.8, 0.1, count), 10)
+        found = recovered_gain_interval(base, arm, base + possible, subjects, seed=1)
+        assert found is not None
+        assert found[0] < recovered_gain(base.mean(), arm.mean(), (base + possible).mean()) < found[1]
+        return found
+
+    few, many = interval(8), interval(80)
+    assert many[1] - many[0] < few[1] - few[0]
+
+
+def test_the_recovered_gain_has_no_interval_when_there_may_be_nothing_to_recover() -> None:
+    base, upper = np.full(20, 0.3), np.array([0.1, 0.6] * 10)
+    subjects = [str(index) for index in range(20)]
+    assert recovered_gain_interval(base, upper, upper[::-1] * 0 + 0.3, subjects, seed=1) is None
