@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import tomllib
@@ -151,8 +152,8 @@ class SimulationSettings:
         lines = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            text = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
-            lines.append(f"{field.name.replace('_', '-')} = {text}")
+            # JSON writes strings, numbers and booleans as TOML does.
+            lines.append(f"{field.name.replace('_', '-')} = {json.dumps(value)}")
         return "\n".join(lines) + "\n"
 
 

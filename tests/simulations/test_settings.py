@@ -1,0 +1,63 @@
+"""Settings: checked whole, layered, and the same again from the TOML they print."""
+
+import tomllib
+
+import pytest
+
+from mcoe_model.errors import DataMissing, SettingsError
+from simulations.settings import SimulationSettings, make_settings, read_toml
+
+
+def test_all_faults_are_reported_together():
+    with pytest.raises(SettingsError) as caught:
+        SimulationSettings(model="resnet", rounds=0, cohort="most", rule="vote", lr=-1.0, fold=7, subjects=0)
+    said = str(caught.value)
+    for flag in ("--model", "--rounds", "--cohort", "--rule", "learning rate", "--fold", "subjects"):
+        assert flag in said
+
+
+def test_head_training_without_a_trained_base_is_refused():
+    with pytest.raises(SettingsError, match="trained base"):
+        SimulationSettings(base="scratch", train="head")
+
+
+def test_flags_go_over_the_file_and_the_file_over_the_scale(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('rounds = 5\nlocal-epochs = 3\nlr = 1\ncohort = 4\n')
+    settings = make_settings("full", read_toml(path), {"rounds": 7, "rule": None})
+    assert (settings.rounds, settings.local_epochs, settings.lr, settings.cohort) == (7, 3, 1.0, "4")
+    assert settings.subjects == 111
+
+
+def test_the_printed_toml_gives_the_same_settings_again(tmp_path):
+    settings = make_settings("quick", {"data": 'C:\\SEE "x"', "cohort": "0.5", "tensorboard": True, "lr": 1e-5})
+    path = tmp_path / "run.toml"
+    path.write_text(settings.to_toml())
+    assert make_settings("quick", read_toml(path)) == settings
+    assert set(tomllib.loads(settings.to_toml())) >= {"base-epochs", "local-epochs"}
+
+
+def test_unknown_keys_and_wrong_types_in_a_file_are_named(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('rouns = 5\nrounds = "many"\n')
+    with pytest.raises(SettingsError, match=r"rouns.*rounds must be a int"):
+        make_settings("quick", read_toml(path))
+
+
+def test_a_missing_file_and_one_that_is_not_toml_are_refused(tmp_path):
+    with pytest.raises(DataMissing):
+        read_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("rounds = = 5")
+    with pytest.raises(SettingsError, match="not TOML"):
+        read_toml(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("cohort", ["all", "3", "0.5", "1"])
+def test_cohorts_that_mean_something_are_accepted(cohort):
+    assert SimulationSettings(cohort=cohort).cohort == cohort
+
+
+@pytest.mark.parametrize("cohort", ["0", "-1", "1.5", "nan", "", "inf"])
+def test_cohorts_that_mean_nothing_are_refused(cohort):
+    with pytest.raises(SettingsError, match="cohort"):
+        SimulationSettings(cohort=cohort)
