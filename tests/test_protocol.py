@@ -127,7 +127,7 @@ anything = st.recursive(
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(MESSAGES), st.data())
-def test_reading_gives_a_message_or_a_protocol_error_and_what_is_read_can_be_said_again(message: Any, data: Any) -> None:
+def test_reading_gives_a_protocol_error_or_a_message_that_says_the_same_again(message: Any, data: Any) -> None:
     record: Mapping[str, Any] = message.to_record()
     names = st.one_of(st.sampled_from(sorted(record)), st.text(max_size=6))
     changed = {**record, **data.draw(st.dictionaries(names, anything, max_size=2))}
