@@ -27,7 +27,7 @@ def draw_clip(clip: Clip, settings: SyntheticSettings) -> tuple[NDArray[np.uint8
     """Intensity and event pictures of ``clip``: two (length, size, size) uint8 arrays."""
     face = cached_face(settings.seed, clip.subject, settings.difficulty)
     irradiance = render(face, play(clip, face, settings), settings.size)
-    light = sitting_light(clip, settings.seed)
+    light = sitting_light(clip, face, settings.seed)
     irradiance *= illumination(light, settings.size) * np.float32(light.exposure)
     noise = stream(settings.seed, "sensors", clip.subject, clip.emotion, clip.take, clip.lighting)
     frames = intensity_pictures(irradiance, light, noise)
@@ -49,7 +49,7 @@ def session_mount(clip: Clip, seed: int) -> Mount:
     return Mount(0.035 * x, 0.030 * y, 0.025 * roll, float(np.exp(0.02 * scale)), float(np.exp(0.20 * slip)))
 
 
-def sitting_light(clip: Clip, seed: int) -> Light:
+def sitting_light(clip: Clip, face: Face, seed: int) -> Light:
     """The lighting of the clip's sitting, a little different in every take."""
     g = stream(seed, "flicker", clip.subject, clip.emotion, clip.take, clip.lighting)
-    return flicker(draw_light(seed, clip.subject, clip.session, clip.lighting), g)
+    return flicker(draw_light(seed, clip.subject, clip.session, clip.lighting, face.skin), g)

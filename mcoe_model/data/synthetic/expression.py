@@ -49,17 +49,17 @@ TEMPLATES: dict[str, Template] = {
 class Habits:
     """What makes recognition hard at difficulty 1; each amount grows in proportion to the difficulty."""
 
-    gain_spread: float = 0.30  # log-normal spread of a person's action units
-    missing: float = 0.07  # chance that a person hardly moves a unit at all
-    resting: float = 0.22  # contraction at rest
+    gain_spread: float = 0.25  # log-normal spread of a person's action units
+    missing: float = 0.06  # chance that a person hardly moves a unit at all
+    resting: float = 0.20  # contraction at rest
     resting_units: NDArray[np.float64] = field(
         default_factory=lambda: np.array([0.7, 0.7, 1.0, 0.6, 0.6, 0.9, 0.5, 0.6])
     )
-    reserve: float = 0.45  # the most reserved person shows so much less
-    faint: float = 0.55  # the faintest take of one person shows so much less
-    blend: float = 0.30  # chance of a second emotion mixed in
+    reserve: float = 0.30  # the most reserved person shows so much less
+    faint: float = 0.25  # the faintest take of one person shows so much less
+    blend: float = 0.12  # chance of a second emotion mixed in
     blend_share: tuple[float, float] = (0.15, 0.45)
-    unrest: float = 0.08  # contraction that belongs to no emotion
+    unrest: float = 0.04  # contraction that belongs to no emotion
 
 
 HABITS = Habits()

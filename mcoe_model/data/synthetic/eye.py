@@ -73,7 +73,7 @@ def lashes(face: Face, c: Curves, image: Array) -> None:
     """Dark lines along both lids; the upper one is broken up into lashes."""
     ends = np.clip((1.08 - np.abs(c.across)) * 6, 0, 1)
     upper = ridge(c.y - c.upper + F(0.010), 0.026)
-    upper *= F(face.lashes) * ends * (1 + 0.25 * np.sin(70 * c.x))
+    upper *= F(face.lashes) * ends * (1 + 0.15 * np.sin(60 * c.x + 2 * np.sin(7 * c.x)))
     np.clip(upper, 0, 0.95, out=upper)
     np.subtract(1, upper, out=upper)
     image *= upper
@@ -91,8 +91,10 @@ def brow(face: Face, c: Curves, image: Array) -> None:
     length = c.x / F(face.brow_length)
     cover *= np.clip((length + 0.74) * 7, 0, 1) * np.clip((0.71 + 0.06 * c.au["AU4"] - length) * 6, 0, 1)
     pitch = face.hair_pitch
-    hair = np.sin(F(pitch) * (c.x + 0.9 * (1 - 2 * c.along_brow) * d))
-    hair += np.sin(F(1.7 * pitch) * (0.8 * c.x - d) + 1.3)
+    lean = 1.0 - 1.6 * c.along_brow  # hairs stand upright at the head and lie down towards the tail
+    tousled = np.sin(9 * c.x + 14 * d)
+    hair = np.sin(F(pitch) * (c.x + lean * d) + 1.4 * tousled)
+    hair += np.sin(F(1.9 * pitch) * (0.8 * c.x - d) + 2.1 * tousled)
     hair *= F(0.5 * face.hair_contrast)
     hair += 1
     cover *= hair

@@ -26,7 +26,7 @@ class Face:
     bag: float  # depth of the furrow under the eye
     nose: float  # how fast the nose's flank turns away from the light
     wrinkles: float  # how strongly action units fold the skin
-    texture_waves: NDArray[np.float32]  # (4, 3): wave numbers in x and y, phase
+    texture_waves: NDArray[np.float32]  # (5, 3): wave numbers in x and y, phase
     texture: float  # contrast of pores and freckles
     brow_height: float
     brow_thickness: float
@@ -63,21 +63,23 @@ def draw_face(seed: int, subject: int, difficulty: float) -> Face:
     """Person ``subject`` of the population ``seed``; ``difficulty`` scales that person's habits only."""
     g = stream(seed, "face", subject)
     u, n = g.uniform, g.normal
-    waves = np.stack([n(0, (7.0, 12.0, 20.0, 31.0)), n(0, (7.0, 12.0, 20.0, 31.0)), u(0, 2 * np.pi, 4)], axis=1)
+    wave_numbers = np.array([4.0, 7.0, 14.0, 23.0, 34.0]) * u(0.8, 1.2, 5)
+    angles = u(0, np.pi) + np.array([0.0, 1.7, 0.6, 2.2, 1.2])
+    waves = np.stack([wave_numbers * np.cos(angles), wave_numbers * np.sin(angles), u(0, 2 * np.pi, 5)], axis=1)
     face = {
         "skin": u(0.34, 0.66), "socket": u(0.16, 0.46), "bag": u(0.0, 0.22), "nose": u(0.10, 0.42),
-        "wrinkles": u(0.6, 1.3), "texture": u(0.008, 0.022),
-        "brow_height": u(-0.62, -0.47), "brow_thickness": u(0.060, 0.120), "brow_density": u(0.52, 0.86),
-        "brow_arch": u(0.02, 0.12), "brow_slope": n(0, 0.05), "brow_length": u(0.88, 1.06),
-        "hair_pitch": u(24, 40), "hair_contrast": u(0.10, 0.30),
-        "half_width": u(0.52, 0.63), "upper_lid": u(0.155, 0.225), "lower_lid": u(0.10, 0.15),
+        "wrinkles": u(0.6, 1.3), "texture": u(0.012, 0.030),
+        "brow_height": u(-0.60, -0.49), "brow_thickness": u(0.060, 0.120), "brow_density": u(0.52, 0.86),
+        "brow_arch": u(0.02, 0.12), "brow_slope": n(0, 0.035), "brow_length": u(0.88, 1.06),
+        "hair_pitch": u(24, 40), "hair_contrast": u(0.08, 0.22),
+        "half_width": u(0.52, 0.63), "upper_lid": u(0.165, 0.215), "lower_lid": u(0.10, 0.15),
         "canthal_tilt": u(-0.02, 0.07), "lid_roundness": u(1.7, 2.6), "lid_peak": u(-0.12, 0.22),
         "crease": u(0, 1) ** 0.7, "crease_height": u(0.05, 0.105), "lashes": u(0.45, 0.85),
         "iris_radius": u(0.20, 0.25), "iris_tone": u(0.06, 0.22), "pupil": u(0.34, 0.50), "sclera_tone": u(0.64, 0.84),
         "slip": u(0.4, 1.5), "blink_hz": u(0.12, 0.45),
     }  # fmt: skip
     glint = (u(-0.10, 0.04), u(-0.12, -0.04))
-    mount = (n(0, 0.055), n(0.06, 0.05), n(0, 0.05), u(0.90, 1.12))
+    mount = (n(0, 0.045), n(0.12, 0.040), n(0, 0.04), u(0.93, 1.09))
     glasses = bool(u() < GLASSES)
     habits = stream(seed, "habits", subject)
     units = len(ACTION_UNITS)

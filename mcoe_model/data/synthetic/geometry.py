@@ -77,8 +77,8 @@ def curves(face: Face, play: Performance, instants: slice, size: int) -> Curves:
     along = np.clip((x / F(face.brow_length) + 0.72) / 1.35, 0, 1)
     rest = F(face.brow_height) + F(face.brow_slope) * x + 0.20 * np.clip(0.25 - along, 0, 1)
     rest = rest - F(face.brow_arch) * np.sin(np.pi * np.clip(1.15 * (1 - along), 0, 1))
-    shift = 0.15 * au4 * (0.35 + 0.75 * medial) + 0.10 * au9 * (0.4 + 0.6 * medial) - 0.19 * au1 * medial**F(1.3)
-    shift = shift - 0.21 * au2 * lateral**F(0.8) + 0.035 * au6 - 0.03 * au5 + 0.025 * au7 + 0.02 * closure
+    shift = 0.21 * au4 * (0.30 + 0.85 * medial) + 0.12 * au9 * (0.4 + 0.6 * medial) - 0.26 * au1 * medial ** F(1.4)
+    shift = shift - 0.26 * au2 * lateral ** F(0.8) + 0.035 * au6 - 0.03 * au5 + 0.025 * au7 + 0.02 * closure
     brow = rest + shift
     half = F(face.brow_thickness) * (0.30 + 0.70 * np.clip(2.2 * along, 0, 1))
     half = half * (1 - 0.35 * np.clip((along - 0.85) * 5, 0, 1)) * (1 - 0.10 * au4)

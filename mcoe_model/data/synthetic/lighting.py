@@ -28,17 +28,24 @@ class Light:
     floor: float  # HDR only: light in the shadow
 
 
-def draw_light(seed: int, subject: int, session: int, name: str) -> Light:
-    """The lighting of one sitting. Raises KeyError for an unknown name."""
+#: For each lighting: what skin in full light gives [full scales], fall-off over half a picture, glare.
+RANGES = {
+    "normal": ((0.15, 0.28), (0.10, 0.35), (0.02, 0.02)),
+    "overexposed": ((0.50, 0.90), (0.45, 0.80), (0.03, 0.08)),
+    "low-light": ((0.012, 0.032), (0.10, 0.40), (0.02, 0.02)),
+    "hdr": ((0.22, 0.42), (0.0, 0.0), (0.02, 0.02)),
+}
+
+
+def draw_light(seed: int, subject: int, session: int, name: str, skin: float) -> Light:
+    """The lighting of one sitting; the camera's exposure suits the ``skin``'s reflectance as far as the light allows.
+
+    Raises KeyError for an unknown name.
+    """
     g = stream(seed, "light", subject, session, name)
-    exposure, gradient, glare = {
-        "normal": ((0.24, 0.52), (0.10, 0.35), (0.02, 0.02)),
-        "overexposed": ((1.15, 2.30), (0.25, 0.55), (0.03, 0.10)),
-        "low-light": ((0.010, 0.045), (0.10, 0.40), (0.02, 0.02)),
-        "hdr": ((0.55, 1.10), (0.0, 0.0), (0.02, 0.02)),
-    }[name]
+    level, gradient, glare = RANGES[name]
     return Light(
-        name, exposure=float(np.exp(g.uniform(*np.log(exposure)))), direction=g.uniform(0, 2 * np.pi),
+        name, exposure=float(np.exp(g.uniform(*np.log(level)))) / skin, direction=g.uniform(0, 2 * np.pi),
         gradient=g.uniform(*gradient), glare=g.uniform(*glare), edge=g.uniform(-0.40, 0.40),
         hardness=g.uniform(2.5, 6.0), floor=g.uniform(0.02, 0.08),
     )  # fmt: skip

@@ -67,11 +67,11 @@ def perform(
         "gaze_x": gaze_x,
         "gaze_y": gaze_y + template.gaze_down * presence,
         "pupil": face.pupil * (1.0 + template.pupil * presence) + 0.01 * np.sin(2 * np.pi * 0.7 * t),
-        "shift_x": x + mount.shift_x + _slip(g, t, 0.018 * loose),
+        "shift_x": x + mount.shift_x + _slip(g, t, 0.026 * loose),
         # the cheek pushes the headset up
-        "shift_y": y + mount.shift_y + _slip(g, t, 0.018 * loose) - 0.015 * (au["AU6"] + au["AU9"]),
-        "roll": roll + mount.roll + _slip(g, t, 0.007 * loose),
-        "scale": scale * mount.scale + _slip(g, t, 0.005 * loose),
+        "shift_y": y + mount.shift_y + _slip(g, t, 0.026 * loose) - 0.015 * (au["AU6"] + au["AU9"]),
+        "roll": roll + mount.roll + _slip(g, t, 0.010 * loose),
+        "scale": scale * mount.scale + _slip(g, t, 0.007 * loose),
     }
     return Performance(
         units={name: values.astype(np.float32) for name, values in au.items()},

@@ -36,10 +36,10 @@ class EventPixel:
 
 
 EVENT_PIXELS: dict[str, EventPixel] = {
-    "normal": EventPixel(0.22, 0.03, 200.0, 0.05, 0.06),
-    "overexposed": EventPixel(0.22, 0.03, 300.0, 0.10, 0.15),
-    "low-light": EventPixel(0.25, 0.04, 110.0, 0.05, 0.80),
-    "hdr": EventPixel(0.22, 0.03, 200.0, 0.08, 0.20),
+    "normal": EventPixel(0.22, 0.03, 200.0, 0.22, 0.02),
+    "overexposed": EventPixel(0.22, 0.03, 300.0, 0.24, 0.06),
+    "low-light": EventPixel(0.24, 0.04, 110.0, 0.22, 0.45),
+    "hdr": EventPixel(0.22, 0.03, 200.0, 0.24, 0.10),
 }
 
 

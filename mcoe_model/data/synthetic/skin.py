@@ -10,8 +10,8 @@ import numpy as np
 from mcoe_model.data.synthetic.face import Face
 from mcoe_model.data.synthetic.geometry import Array, Curves, F, ridge
 
-#: A fold shallower than this is not drawn.
-FAINT = 0.06
+#: Skin folds only when a unit contracts by more than this.
+SLACK = 0.15
 
 
 def skin(face: Face, c: Curves) -> Array:
@@ -26,16 +26,27 @@ def skin(face: Face, c: Curves) -> Array:
     return light
 
 
+def folded(unit: Array) -> Array:
+    """How deep a unit's folds are."""
+    depth: Array = np.clip(unit - F(SLACK), 0, None) * F(1 / (1 - SLACK))
+    return depth
+
+
 def texture(face: Face, c: Curves) -> Array:
-    """Freckles and pores (T, H, W), riding with the brow and with the raised cheek."""
+    """Blotches and pores (T, H, W), riding with the brow and with the raised cheek: waves bent by slower waves."""
     drag = c.brow_shift * np.exp(-np.abs(c.from_brow) * F(1.6))
     drag -= (0.10 * c.au["AU6"] + 0.07 * c.au["AU9"]) * 2 * np.clip(c.y - c.lower, 0, 0.5)
     v = np.subtract(c.y, drag, out=drag)
+    bend = np.zeros_like(v)
     total = np.zeros_like(v)
-    for kx, ky, phase in face.texture_waves:
+    for i, (kx, ky, phase) in enumerate(face.texture_waves):
         wave = ky * v
         wave += kx * c.x + phase
-        total += np.sin(wave, out=wave)
+        if i < 2:
+            bend += np.sin(wave, out=wave)
+        else:
+            wave += F(1.5) * bend
+            total += np.sin(wave, out=wave)
     total *= F(face.texture)
     return total
 
@@ -50,54 +61,53 @@ def relief(face: Face, c: Curves, light: Array) -> None:
     bone *= 0.15 * (1 - 0.4 * au4) * c.lateral
     light += bone
     cheek = ridge(c.y - (c.lower + F(0.40) - 0.15 * au6 - 0.06 * au9), 0.17)
-    cheek *= (0.08 + 0.26 * au6 + 0.12 * au9) * np.clip(1 - 0.6 * c.x * c.x, 0, 1)
+    cheek *= (0.07 + 0.20 * au6 + 0.12 * au9) * np.clip(1 - 0.6 * c.x * c.x, 0, 1)
     light += cheek
     light -= F(face.nose) * np.clip(c.x - 0.45, 0, 1) + 0.22 * np.clip(-c.x - 0.70, 0, 1)
 
 
 def forehead(face: Face, c: Curves, light: Array) -> None:
     """Level furrows above a raised brow (AU1 inner half, AU2 outer half)."""
-    raised = np.clip(c.au["AU1"] * c.medial + c.au["AU2"] * c.lateral, 0, 1.2)
-    if raised.max() < FAINT:
+    raised = folded(np.minimum(c.au["AU1"] * c.medial + c.au["AU2"] * c.lateral, 1.2))
+    if not raised.any():
         return
     top = slice(0, light.shape[1] // 2)
     for above, depth in ((0.20, 0.36), (0.33, 0.32), (0.46, 0.24)):
-        fold = ridge(c.from_brow[:, top] + F(above) + 0.03 * np.sin(5 * c.x + above * 9), 0.024)
+        fold = ridge(c.from_brow[:, top] + F(above) + 0.02 * np.sin(3 * c.x + above * 9), 0.026)
         fold *= F(face.wrinkles * depth) * raised
         light[:, top] -= fold
 
 
 def glabella(face: Face, c: Curves, light: Array) -> None:
     """Upright furrows beside the nose's root and the fold under a lowered brow (AU4)."""
-    au4 = c.au["AU4"]
-    if au4.max() < FAINT:
+    frown = folded(c.au["AU4"])
+    if not frown.any():
         return
-    inner = slice(int(0.76 * light.shape[2]), None)
-    x, y, brow = c.x[:, :, inner], c.y[:, :, inner], c.brow[:, :, inner]
-    window = np.clip((y - brow + 0.42) * 4, 0, 1)
-    window *= np.clip((brow + 0.62 - y) * 4, 0, 1)
-    for place, depth in ((0.74, 0.34), (0.86, 0.28)):
-        fold = ridge(x - F(place) + 0.06 * au4 + 0.10 * (y - brow), 0.040)
-        fold *= F(face.wrinkles * depth) * au4 * window
+    inner = slice(int(0.74 * light.shape[2]), None)
+    x, from_brow = c.x[:, :, inner], c.from_brow[:, :, inner]
+    window = ridge(from_brow - F(0.04), 0.19)
+    for place, slant, depth in ((0.74, 0.16, 0.34), (0.87, -0.06, 0.30)):
+        fold = ridge(x - F(place) + 0.05 * frown + F(slant) * from_brow, 0.042)
+        fold *= F(face.wrinkles * depth) * frown * window
         light[:, :, inner] -= fold
     under = ridge(c.y - (c.brow + c.brow_half + F(0.03)), 0.032)
-    under *= F(face.wrinkles * 0.26) * au4 * c.medial
+    under *= F(face.wrinkles * 0.30) * frown * c.medial
     light -= under
 
 
 def crows_feet(face: Face, c: Curves, light: Array) -> None:
     """Rays from the outer corner (AU6)."""
-    au6 = c.au["AU6"]
+    raised = folded(c.au["AU6"])
     beyond = np.clip(-c.across - 0.98, 0, 1)
     columns = int(np.count_nonzero(beyond.max(axis=(0, 1)) > 0))
-    if au6.max() < FAINT or columns == 0:
+    if columns == 0 or not raised.any():
         return
     outer = slice(0, columns)
     beyond, y = beyond[:, :, outer], c.y[:, :, outer] - c.corner_line[:, :, outer]
     fade = np.clip(beyond * 8, 0, 1) * np.clip(1.6 - 2.4 * beyond, 0, 1)
     for slope, start in ((-0.55, -0.03), (0.05, 0.02), (0.60, 0.07)):
         fold = ridge(y - F(start) - F(slope * face.half_width) * beyond, 0.022)
-        fold *= F(face.wrinkles * 0.42) * au6 * fade
+        fold *= F(face.wrinkles * 0.42) * raised * fade
         light[:, :, outer] -= fold
 
 
@@ -112,18 +122,18 @@ def under_eye(face: Face, c: Curves, light: Array) -> None:
 
 def nose_root(face: Face, c: Curves, light: Array) -> None:
     """Slanting folds on the nose's root and the start of the cheek's fold (AU9)."""
-    au9 = c.au["AU9"]
-    if au9.max() < FAINT:
+    wrinkled = folded(c.au["AU9"])
+    if not wrinkled.any():
         return
     inner = slice(int(0.70 * light.shape[2]), None)
     x, y = c.x[:, :, inner], c.y[:, :, inner]
     fade = np.clip((x - 0.52) * 6, 0, 1)
     for height in (-0.22, -0.08, 0.07):
-        fold = ridge(y - F(height) + 0.55 * (x - 0.85) + 0.04 * np.sin(9 * x + 7 * height), 0.036)
-        fold *= F(face.wrinkles * 0.36) * au9 * fade
+        fold = ridge(y - F(height) + 0.55 * (x - 0.85) + 0.04 * np.sin(9 * x + 7 * height), 0.042)
+        fold *= F(face.wrinkles * 0.32) * wrinkled * fade
         light[:, :, inner] -= fold
     cheek = ridge(c.y - (c.lower + F(0.22) + 0.30 * c.x * c.x), 0.045)
-    cheek *= F(face.wrinkles * 0.26) * au9 * np.clip((c.x + 0.1) * 3, 0, 1)
+    cheek *= F(face.wrinkles * 0.26) * wrinkled * np.clip((c.x + 0.1) * 3, 0, 1)
     light -= cheek
 
 

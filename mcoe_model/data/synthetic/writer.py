@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
 import shutil
-import threading
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,10 +33,11 @@ from mcoe_model.files import write_json
 from mcoe_model.names import EMOTIONS
 from mcoe_model.progress import Progress, silent
 from mcoe_model.streams import stream
+from mcoe_model.workers import spawn_pool
 
 SETTINGS_FILE, ANNOTATION_FILE, SESSIONS_FILE, PARTIAL = "synthetic.json", "emotion.json", "sessions.json", ".partial"
 #: Raised whenever the same settings give other pictures than before.
-GENERATOR = 1
+GENERATOR = 2
 JPEG_QUALITY = 92
 #: Sequences handed to a worker at a time.
 BATCH = 4
@@ -61,9 +59,7 @@ def write_see(root: Path, settings: SyntheticSettings, *, workers: int = 1, prog
             done += write_clips(root, settings, batch)
             progress(done, len(clips), "")
     else:
-        pool = ProcessPoolExecutor(
-            max_workers=workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-        )
+        pool = spawn_pool(workers)
         try:
             for future in as_completed([pool.submit(write_clips, root, settings, batch) for batch in batches]):
                 done += future.result()
@@ -152,14 +148,3 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     there, here = ({**part.get("settings", {}), "generator": part.get("generator")} for part in (found, wanted))
     return ", ".join(f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key])
 
-
-def _end_with_parent() -> None:
-    """Let a worker end when its parent is killed: nothing else would wake it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "runs in a worker"
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
