@@ -11,16 +11,14 @@ Letters: N pictures, H and W height and width [pixels], c channels of a stage, F
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mcoe_model.errors import DataMissing, ModelInvalid
+from mcoe_model.errors import ModelInvalid
+from mcoe_model.networks.weights_file import read_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +90,7 @@ def load_imagenet(backbones: Iterable[ResNet], path: Path) -> tuple[str, ...]:
     and logged once. Raises DataMissing when there is no such file, ModelInvalid when the file is damaged or any other
     tensor is missing, unknown or of another shape (all are listed).
     """
-    weights = _read(path)
+    weights = read_state_dict(path)
     kept: set[str] = set()
     faults: set[str] = set()
     for backbone in backbones:
@@ -113,17 +111,3 @@ def load_imagenet(backbones: Iterable[ResNet], path: Path) -> tuple[str, ...]:
     if kept:
         log.warning("%s: no fitting weights for %s; they keep their initial values", path, ", ".join(sorted(kept)))
     return tuple(sorted(kept))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise DataMissing(f"no ImageNet weights at {path}; give a .safetensors or .pth file of torchvision's resnet18")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as fault:
-        raise ModelInvalid(f"{path} is damaged or no weights file ({fault}); fetch it again") from fault
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ModelInvalid(f"{path} does not hold a plain state dict (names to tensors); save the state dict alone")
-    return content
