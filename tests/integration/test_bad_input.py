@@ -1,0 +1,148 @@
+"""Bad input, through the command: one clear line, a documented exit code, and nothing half-written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcoe_model.data.synthetic.settings import SyntheticSettings
+from mcoe_model.data.synthetic.writer import write_see
+from mcoe_model.errors import ExitCode
+
+REPOSITORY = Path(__file__).parents[2]
+SHORT = ["--rounds", "1", "--base-epochs", "1", "--workers", "1", "--size", "24", "--baselines", "off"]
+
+
+@pytest.fixture(scope="module")
+def see(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set in SEE's layout."""
+    root = tmp_path_factory.mktemp("data") / "see"
+    write_see(root, SyntheticSettings(subjects=10, sequences=3, size=24, seed=3))
+    return root
+
+
+def run(tmp_path: Path, *flags: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "simulations" / "see_by_subject.py"), *map(str, flags)],
+        env=os.environ | {"MCOE_CACHE": str(tmp_path / "cache"), "COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def refused(tmp_path: Path, code: ExitCode, *flags: object) -> str:
+    """Run the command, expect this exit code and one line of error; no output folder is left behind."""
+    out = tmp_path / "out"
+    done = run(tmp_path, *flags, "--out", out)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not out.exists()
+    return done.stderr
+
+
+@pytest.fixture
+def spoiled(see: Path, tmp_path: Path) -> Path:
+    """A copy of the data set to spoil."""
+    return Path(shutil.copytree(see, tmp_path / "spoiled"))
+
+
+def annotation(root: Path) -> dict:
+    return json.loads((root / "emotion.json").read_text())
+
+
+def test_a_missing_folder(tmp_path):
+    assert "nowhere" in refused(tmp_path, ExitCode.DATA_MISSING, "--data", tmp_path / "nowhere", *SHORT)
+
+
+def test_an_unknown_emotion(spoiled, tmp_path):
+    content = annotation(spoiled)
+    first = next(iter(content["database"]))
+    content["database"][first.replace("_neutral_", "_bored_").replace("_angry_", "_bored_")] = content["database"][first]
+    (spoiled / "emotion.json").write_text(json.dumps(content))
+    assert "bored" in refused(tmp_path, ExitCode.DATA_INVALID, "--data", spoiled, *SHORT)
+
+
+def test_every_picture_torn(spoiled, tmp_path):
+    for picture in spoiled.rglob("*.jpg"):
+        picture.write_bytes(b"")
+    refused(tmp_path, ExitCode.DATA_INVALID, "--data", spoiled, *SHORT)
+
+
+def test_some_sequences_unusable_are_counted_named_and_left_out(spoiled, tmp_path):
+    folders = sorted(path for path in spoiled.glob("event/*/*"))
+    shutil.rmtree(folders[0])
+    (folders[1] / "00003.jpg").write_bytes((folders[1] / "00003.jpg").read_bytes()[:100])
+    done = run(tmp_path, "--data", spoiled, *SHORT, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "2 sequences cannot be used" in done.stdout
+    skipped = json.loads((tmp_path / "out" / "run.json").read_text())["skipped"]
+    assert {entry["name"] for entry in skipped} == {folders[0].name, folders[1].name}
+
+
+def test_fewer_subjects_than_the_split_needs(tmp_path):
+    refused(tmp_path, ExitCode.TOO_FEW_SUBJECTS, "--subjects", 3, "--sequences", 2, *SHORT)
+
+
+def test_fewer_clients_than_the_cohort(see, tmp_path):
+    said = refused(tmp_path, ExitCode.TOO_FEW_SUBJECTS, "--data", see, "--cohort", 50, *SHORT)
+    assert "50" in said
+
+
+def test_a_base_checkpoint_that_is_missing_damaged_or_of_another_preset(see, tmp_path):
+    refused(tmp_path, ExitCode.DATA_MISSING, "--data", see, "--base", tmp_path / "none.safetensors", *SHORT)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"no model at all")
+    refused(tmp_path, ExitCode.MODEL_INVALID, "--data", see, "--base", damaged, *SHORT)
+    done = run(tmp_path, "--data", see, *SHORT, "--out", tmp_path / "first")
+    assert done.returncode == 0, done.stderr
+    base = tmp_path / "first" / "model.safetensors"
+    said = refused(tmp_path, ExitCode.MODEL_INVALID, "--data", see, "--base", base, "--model", "mcoe-edge", *SHORT)
+    assert "mcoe-tiny" in said and "mcoe-edge" in said
+    done = run(tmp_path, "--data", see, "--base", base, *SHORT, "--train", "head", "--out", tmp_path / "second")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
+    done = run(tmp_path, "--resume", tmp_path)
+    assert done.returncode == ExitCode.NOT_RESUMABLE
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(see, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not let us mount a small file system")
+    try:
+        out = small / "out"
+        done = run(tmp_path, "--data", see, *SHORT, "--out", out)
+        assert done.returncode == ExitCode.DISK_FULL, done.stderr
+        assert done.stderr.count("\n") == 1 and "no space" in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
+        done = run(tmp_path, "--resume", out)
+        assert done.returncode == 0, done.stderr
+        reference = tmp_path / "reference"
+        assert run(tmp_path, "--data", see, *SHORT, "--out", reference).returncode == 0
+        assert (out / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_json_is_the_last_line_and_nothing_else_on_standard_output(see, tmp_path):
+    done = run(tmp_path, "--data", see, *SHORT, "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    for arm in ("base", "federated"):
+        assert {"war", "uar", "f1p", "per_emotion", "per_lighting", "worst_tenth"} <= summary[arm].keys()
+    assert {"model", "data", "subjects", "rounds", "seed", "seconds", "bytes_up", "bytes_down", "recovered_gain"} <= summary.keys()
+    assert summary["centralised"] is None
