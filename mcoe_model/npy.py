@@ -1,4 +1,5 @@
-"""Arrays as NPY bytes, the form in which Flower's records carry them; several hundred per message, so headers are cached.
+"""Arrays as NPY bytes, the form in which Flower's records carry them; several hundred per message, so headers are
+cached.
 
 NumPy's own `save` and `load` spend most of their time on writing and parsing the same few headers again. Objects are
 refused when reading: no pickle.
@@ -43,7 +44,10 @@ def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _parse(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
+    try:
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
+    except Exception as fault:  # NumPy's parser fails in many ways on bytes that only look like a header
+        raise ValueError(f"an array's header cannot be read: {fault}") from fault
     if dtype.hasobject or (fortran_order and len(shape) > 1):
         raise ValueError("an array holds objects, or is not in C order")
     return shape, dtype
