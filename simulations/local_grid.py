@@ -1,8 +1,8 @@
 """A Flower grid in one process, or over a few worker processes: the same apps and messages without a network.
 
-Every worker keeps one resident model and runs the ClientApp on one message after the other. One worker is a thread of this
-process, so that the server judges a reply while the next client trains; more are processes, to which messages travel as
-Flower's own bytes. Replies do not depend on which worker made them.
+Every worker keeps one resident model and runs the ClientApp on one message after the other. One worker is a thread of
+this process, so that the server judges a reply while the next client trains; more are processes, to which messages
+travel as Flower's own bytes. Replies do not depend on which worker made them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -59,6 +59,10 @@ class LocalGrid(Grid):
         self._sent = 0
         identify_process(run_id=RUN_ID, node_id=SERVER_NODE_ID)
 
+    def close(self) -> None:
+        """Forget the messages that nobody has begun to answer; else this process would answer them before it ends."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     def set_run(self, run: Run) -> None:
         """The local grid has one run."""
 
@@ -103,8 +107,19 @@ class LocalGrid(Grid):
         if self._pool is None:
             self._replies[message_id] = self._thread.submit(_call, message, *task)
         else:
-            self._replies[message_id] = self._pool.submit(_call_bytes, message_to_bytes(message), *task)
+            content = cast(bytes, _AsBytes(message))  # which is what arrives
+            self._replies[message_id] = self._pool.submit(_call_bytes, content, *task)
         return message_id
+
+
+class _AsBytes:
+    """A message that becomes Flower's bytes when a worker takes it; until then messages share their arrays."""
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        return bytes, (message_to_bytes(self._message),)
 
 
 def _call(message: Message, client_app: str, node_id: int, config: Configuration, run_config: Configuration) -> Message:
