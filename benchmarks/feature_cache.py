@@ -2,8 +2,9 @@
 
     python benchmarks/feature_cache.py [--model mcoe-tiny] [--epochs 5] [--json]
 
-The first epoch encodes every picture of a client's clips once per role and trains the head; every later one trains the head
-on what was kept, with new random windows. Temporal sampling stays random, so the features of all pictures are kept.
+The first epoch encodes every picture of a client's clips once per role and trains the head; every later one trains
+the head on what was kept, with new random windows. Temporal sampling stays random, so the features of all pictures
+are kept.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/local_engine.py [--subjects 32] [--rounds 3] [--pairs 5] [--json]
 
-Both train the same model on the same synthetic clips of every client, in one process with one thread, in turn within one
-run; the ratio is taken pair by pair. The bare loop copies weights, fine-tunes, and keeps a running mean of the updates;
-the engine does the same through Flower's messages, acceptance, the spool and the registry on disk. With --memory the
-engine runs with 8 and with 32 clients in fresh processes and the peaks of resident memory are compared.
+Both train the same model on the same synthetic clips of every client, in one process with one thread, in turn within
+one run; the ratio is taken pair by pair. The bare loop copies weights, fine-tunes, and keeps a running mean of the
+updates; the engine does the same through Flower's messages, acceptance, the spool and the registry on disk. With
+--memory the engine runs with 8 and with 32 clients in fresh processes and the peaks of resident memory are compared.
 """
 
 from __future__ import annotations

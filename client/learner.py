@@ -1,4 +1,4 @@
-"""What a client does with a train task: check it, fine-tune its own clips, say what changed. Knows nothing of Flower."""
+"""What a client does with a train task: check it, fine-tune its own clips, say what changed."""
 
 from __future__ import annotations
 

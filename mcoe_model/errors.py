@@ -59,8 +59,8 @@ def exit_code_table() -> str:
         [
             "# Exit codes",
             "",
-            "Every command ends with one of these. Where it is not 0, the last line on standard error says what is wrong,",
-            "where, and what to do.",
+            "Every command ends with one of these. Where it is not 0, the last line on standard error says what is "
+            "wrong,\nwhere, and what to do.",
             "",
             "| Code | Name | Meaning |",
             "|---:|---|---|",

@@ -1,7 +1,7 @@
 """A model on disk: one safetensors file whose header carries the model's card. NumPy only, no torch.
 
-The card travels as one JSON string, because safetensors does not promise an order for several metadata keys and the same
-model must be the same bytes.
+The card travels as one JSON string, because safetensors does not promise an order for several metadata keys and the
+same model must be the same bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The messages between client and server: frozen dataclasses, turned into plain values and checked when read. NumPy only.
+"""The messages between client and server: frozen dataclasses, turned into plain values and checked when read. NumPy
+only.
 
-Three messages exist. A *check-in* tells the server who a node is. A *train task* goes with the model's tensors to a client.
-A *reply* comes back: the update's tensors, its meta data and a report. Whoever reads one trusts nothing in it.
+Three messages exist. A *check-in* tells the server who a node is. A *train task* goes with the model's tensors to a
+client. A *reply* comes back: the update's tensors, its meta data and a report. Whoever reads one trusts nothing in
+it.
 """
 
 from __future__ import annotations
@@ -58,8 +60,9 @@ class CheckIn:
 class TrainTask:
     """What a client is asked to do with the tensors that come beside it.
 
-    ``base_sha256`` names the model file; ``payload_sha256`` is the hash of the tensors sent, so that a client knows that
-    it trains what the server meant. ``expert_load`` is the cohort's expert load in the round before, empty at first.
+    ``base_sha256`` names the model file; ``payload_sha256`` is the hash of the tensors sent, so that a client knows
+    that it trains what the server meant. ``expert_load`` is the cohort's expert load in the round before, empty at
+    first.
     """
 
     round_number: int
@@ -157,7 +160,7 @@ class TrainReport:
 
 
 def update_id(client_id: str, base_sha256: str, clip_names: Iterable[str]) -> str:
-    """The id of the update that this client makes of these clips from this base: 32 hex digits, the same on a repeat."""
+    """The id of the update that this client makes of these clips from this base: 32 hex digits."""
     text = "\x1f".join([client_id, base_sha256, *sorted(clip_names)])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -193,8 +196,6 @@ def _typed(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise wrong
         return tuple(_typed(kind, name, item, entry) for entry in value)
-    elif isinstance(hint, type) and not isinstance(value, hint):
-        raise wrong
-    elif not isinstance(hint, type) and not isinstance(value, str):
+    elif not isinstance(value, hint if isinstance(hint, type) else str):
         raise wrong
     return value

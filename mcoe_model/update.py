@@ -1,8 +1,8 @@
 """The update a client sends: which tensors it holds, and how they are encoded. NumPy only.
 
 What an update holds is a pure function of (base model, train mode, experts sent); `manifest` is that function, and both
-sides use it: the client to build the update, the server to demand it. An expert that was not used is absent, never zero.
-Encoding ``delta-f32``: trained minus base, float32, so that an unchanged tensor is exactly zero.
+sides use it: the client to build the update, the server to demand it. An expert that was not used is absent, never
+zero. Encoding ``delta-f32``: trained minus base, float32, so that an unchanged tensor is exactly zero.
 """
 
 from __future__ import annotations

@@ -72,7 +72,9 @@ class RoundInProgress:
 class RoundEngine:
     """Rounds of one experiment. One process at a time may use it on a folder."""
 
-    def __init__(self, registry: Registry, artifacts: Artifacts, spool: Path, settings: RoundSettings, top_k: int) -> None:
+    def __init__(
+        self, registry: Registry, artifacts: Artifacts, spool: Path, settings: RoundSettings, top_k: int
+    ) -> None:
         self.registry = registry
         self.artifacts = artifacts
         self.spool = spool
@@ -134,7 +136,7 @@ class RoundEngine:
         return verdict
 
     def no_reply(self, current: RoundInProgress, client_id: str, reason: str) -> None:
-        """Record that a client answered with an error, or not at all. Nothing changes where `receive` changes nothing."""
+        """Record that a client answered with an error or not at all; a repeat changes nothing."""
         expected = client_id in current.expectation.cohort and self.registry.is_open(current.row.id)
         if expected and self.registry.verdict(current.row.id, client_id) is None:
             nothing = Transfer(tensors_bytes(current.payload), 0)
@@ -164,7 +166,11 @@ class RoundEngine:
             RULES[self.settings.rule],
             self.settings.rule_settings,
         )
-        trained_on = {"experiment": self.registry.experiment, "round": current.row.number, "clients": len(contributions)}
+        trained_on = {
+            "experiment": self.registry.experiment,
+            "round": current.row.number,
+            "clients": len(contributions),
+        }
         card = current.card.child_of(current.row.base_sha256, "federated round", trained_on)
         sha256 = self.artifacts.put(tensors, card)
         self.registry.publish_round(current.row.id, sha256, card.generation.id)

@@ -35,7 +35,7 @@ def write_update(folder: Path, update_id: str, update: Mapping[str, NDArray[Any]
 
 @dataclass(frozen=True)
 class SpooledUpdate:
-    """An update in the spool: where each tensor's bytes begin and end in its file, which is open only while it is read."""
+    """An update in the spool: where each tensor's bytes lie in its file, which is open only while read."""
 
     path: Path
     extents: Mapping[str, tuple[int, int]]

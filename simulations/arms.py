@@ -54,7 +54,7 @@ def train_all_data(folder: Path, progress: Progress = silent) -> None:
 
 
 def train_centralised(folder: Path, arm: str, progress: Progress = silent) -> None:
-    """From the base on all clients' clips together, at the federated run's sample presentations (one of CENTRALISED)."""
+    """From the base on all clients' clips together, at the federated run's presentations (one of CENTRALISED)."""
     scene = open_scene(folder)
     clients = len(scene.subjects("clients"))
     recipe = replace(scene.settings.client_recipe, epochs=presentations(scene.settings, clients))
@@ -67,7 +67,7 @@ def train_centralised(folder: Path, arm: str, progress: Progress = silent) -> No
 
 
 def evaluate_local(folder: Path, subject: str, progress: Progress = silent) -> None:
-    """One client alone: from the base on its own clips, at its presentations in the federated run; evaluated, not kept."""
+    """One client alone: from the base on its own clips, at its presentations in the run; evaluated, not kept."""
     scene = open_scene(folder)
     name = f"local-{subject}"
     epochs = presentations(scene.settings, len(scene.subjects("clients")))
@@ -182,5 +182,3 @@ def _predict(scene: Scene, name: str, part: str, model: MCOENet, card: ModelCard
             logits=said.logits,
             chosen=said.chosen,
         )
-
-

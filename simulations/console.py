@@ -57,7 +57,7 @@ class Display:
 
 
 class Crew:
-    """Worker processes whose jobs report progress to the display. Every job is a function of (folder, ..., progress)."""
+    """Worker processes whose jobs, functions of (folder, ..., progress), report progress to the display."""
 
     def __init__(self, workers: int, display: Display) -> None:
         context = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""A run's rounds: its registry, artifacts, spool and engine, put together from the run's folder and served over a grid."""
+"""A run's rounds: registry, artifacts, spool and engine of the run's folder, served over a grid."""
 
 from __future__ import annotations
 

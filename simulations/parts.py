@@ -1,4 +1,4 @@
-"""Which sequences train the base, belong to the clients, choose and test: the protocols, written down by sequence name."""
+"""Which sequences train the base, belong to the clients, choose and test: the protocols, by sequence name."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def new_run(settings: SimulationSettings) -> dict[str, Any]:
         "machine": {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()},
         "threads_per_worker": 1,
         "device": "cpu",
-        "tuning": "none: one trial for every arm, with the settings above; only the batch size of `centralised` is chosen, "
-        "on the validation part",
+        "tuning": "none: one trial for every arm, with the settings above; only the batch size of `centralised` is "
+        "chosen, on the validation part",
     }
 
 

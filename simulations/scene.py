@@ -117,7 +117,7 @@ class Scene:
 
 
 def cache_folder() -> Path:
-    """Where synthetic data, decoded pictures and features stay between runs: MCOE_CACHE, else the user's cache folder."""
+    """Where data, decoded pictures and features stay between runs: MCOE_CACHE, else the user's cache folder."""
     return Path(os.environ["MCOE_CACHE"]) if "MCOE_CACHE" in os.environ else user_cache_path("mcoe")
 
 

@@ -30,6 +30,7 @@ Examples:
   python simulations/see_by_subject.py --print-config > my.toml && python simulations/see_by_subject.py --config my.toml
 """
 
+
 def main(arguments: list[str] | None = None) -> None:
     """Simulate a fleet: a base model, then clients that learn in rounds, compared with what else could be done."""
     request = read_request(make_parser("see_by_subject.py", __doc__ or "", EXAMPLES), arguments)
@@ -50,20 +51,27 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _introduce(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:
-    display.say(f"[bold]{'Going on with' if resumed else 'Simulating'} {settings.model}, {settings.rounds} rounds, "
-                f"{settings.protocol}[/bold] in {folder}")
+    display.say(
+        f"[bold]{'Going on with' if resumed else 'Simulating'} {settings.model}, {settings.rounds} rounds, "
+        f"{settings.protocol}[/bold] in {folder}"
+    )
     if settings.synthetic:
-        display.say(f"No --data: using synthetic data of {settings.subjects} subjects. "
-                    "Accuracy on them says nothing about SEE.")
+        display.say(
+            f"No --data: using synthetic data of {settings.subjects} subjects. Accuracy on them says nothing about SEE."
+        )
     if settings.protocol == "published":
-        display.say("[yellow]The published split is by sequence: most test subjects are in training too. "
-                    "Do not read its numbers as accuracy on unseen people.[/yellow]")
+        display.say(
+            "[yellow]The published split is by sequence: most test subjects are in training too. "
+            "Do not read its numbers as accuracy on unseen people.[/yellow]"
+        )
     display.say(f"Chance level: {100 / len(EMOTIONS):.1f} % (7 emotions).")
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"{summary['subjects']['test']} test subjects, {summary['clips']['test']} clips"
-                  f"{' (synthetic data)' if summary['data'] == 'synthetic' else ''}")
+    table = Table(
+        title=f"{summary['subjects']['test']} test subjects, {summary['clips']['test']} clips"
+        f"{' (synthetic data)' if summary['data'] == 'synthetic' else ''}"
+    )
     for column in ("", "WAR %", "UAR %", "F1p %", "worst tenth %"):
         table.add_column(column, justify="left" if not column else "right")
     says = {
@@ -76,8 +84,11 @@ def _table(summary: dict[str, Any]) -> Table:
     for arm in ARMS:
         if summary[arm]:
             cells = (summary[arm][key] for key in ("war", "uar", "f1p", "worst_tenth"))
-            table.add_row(says[arm], *(f"{100 * cell:.1f}" if cell is not None else "-" for cell in cells),
-                          style="bold" if arm == "federated" else None)
+            table.add_row(
+                says[arm],
+                *(f"{100 * cell:.1f}" if cell is not None else "-" for cell in cells),
+                style="bold" if arm == "federated" else None,
+            )
     return table
 
 

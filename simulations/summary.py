@@ -164,7 +164,9 @@ def _names_of(scene: Scene) -> dict[str, list[str]]:
         "local": local,
         "all_data": ["all_data"],
     }
-    return {arm: group for arm, group in names.items() if all(scene.paths.predictions(n, "test").exists() for n in group)}
+    return {
+        arm: group for arm, group in names.items() if all(scene.paths.predictions(n, "test").exists() for n in group)
+    }
 
 
 def _expected(scene: Scene, names: list[str], part: str) -> tuple[Predictions, NDArray[np.float64]]:
@@ -224,14 +226,26 @@ def _passes(scene: Scene, names: list[str]) -> dict[str, float]:
             scored = score(one.labels, drawn, subjects, lightings)
             war.append(scored.war)
             uar.append(scored.uar)
-    return {"war": statistics.mean(war), "war_sd": statistics.pstdev(war), "uar": statistics.mean(uar),
-            "uar_sd": statistics.pstdev(uar)}
+    return {
+        "war": statistics.mean(war),
+        "war_sd": statistics.pstdev(war),
+        "uar": statistics.mean(uar),
+        "uar_sd": statistics.pstdev(uar),
+    }
 
 
 def _arm_table(scores: dict[str, Scores]) -> list[dict[str, Any]]:
     return [
-        {"arm": arm, "war": s.war, "uar": s.uar, "f1p": s.f1p, "macro_f1": s.macro_f1, "worst_tenth": s.worst_tenth,
-         "clip_war": s.clip_war, "clips": s.n}
+        {
+            "arm": arm,
+            "war": s.war,
+            "uar": s.uar,
+            "f1p": s.f1p,
+            "macro_f1": s.macro_f1,
+            "worst_tenth": s.worst_tenth,
+            "clip_war": s.clip_war,
+            "clips": s.n,
+        }
         | {f"recall_{emotion}": s.per_emotion.get(emotion) for emotion in EMOTIONS}
         for arm, s in scores.items()
     ]
@@ -239,9 +253,19 @@ def _arm_table(scores: dict[str, Scores]) -> list[dict[str, Any]]:
 
 def _reply_table(registry: Registry) -> list[dict[str, Any]]:
     return [
-        {"round": row.number, "attempt": row.attempt, "client": reply.client_id, "accepted": reply.accepted, "reason": reply.reason or "",
-         "examples": reply.examples, "loss_before": reply.loss_before, "loss_after": reply.loss_after,
-         "norm": reply.norm, "bytes_up": reply.bytes_up, "bytes_down": reply.bytes_down}
+        {
+            "round": row.number,
+            "attempt": row.attempt,
+            "client": reply.client_id,
+            "accepted": reply.accepted,
+            "reason": reply.reason or "",
+            "examples": reply.examples,
+            "loss_before": reply.loss_before,
+            "loss_after": reply.loss_after,
+            "norm": reply.norm,
+            "bytes_up": reply.bytes_up,
+            "bytes_down": reply.bytes_down,
+        }
         for row in registry.rounds()
         for reply in registry.replies(row.id)
     ]
@@ -249,8 +273,15 @@ def _reply_table(registry: Registry) -> list[dict[str, Any]]:
 
 def _router_table(registry: Registry) -> list[dict[str, Any]]:
     return [
-        {"round": row.number, "attempt": row.attempt, "client": client, "expert": expert, "examples": counted.examples,
-         "routed": counted.routed[expert], "gate_mass": counted.gate_mass[expert]}
+        {
+            "round": row.number,
+            "attempt": row.attempt,
+            "client": client,
+            "expert": expert,
+            "examples": counted.examples,
+            "routed": counted.routed[expert],
+            "gate_mass": counted.gate_mass[expert],
+        }
         for row in registry.rounds()
         for client, counted in registry.router_statistics(row.id).items()
         for expert in range(len(counted.routed))
@@ -269,4 +300,3 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.mean(known) if known else None
-

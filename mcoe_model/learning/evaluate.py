@@ -1,4 +1,5 @@
-"""Exact evaluation: every window a clip can be sampled at, weighted by the sampling law, so that no sampling noise is left.
+"""Exact evaluation: every window a clip can be sampled at, weighted by the sampling law, so that no sampling noise is
+left.
 
 The published protocol scores 20 random passes (SPEC 1.6); this is its expectation. Differs from it only in that.
 """

@@ -1,7 +1,7 @@
 """Features of frozen backbones, computed once per picture and role and kept on disk; temporal sampling stays random.
 
-The key is the generation (which holds the hash of the backbones' weights and buffers, and the normalisation) and the hash
-of the decoded pictures: a model with other backbones, or other data, never reads another's features.
+The key is the generation (which holds the hash of the backbones' weights and buffers, and the normalisation) and the
+hash of the decoded pictures: a model with other backbones, or other data, never reads another's features.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def cached_features(
 ) -> FeatureSamples:
     """Features of these clips, read from ``folder`` or computed and put there, one file per clip.
 
-    The model must be of this generation and in evaluation mode. Two processes that compute the same clip write the same bytes.
+    The model must be of this generation and in evaluation mode. Two processes that compute the same clip write the
+    same bytes.
     """
     chosen = tuple(indices)
     here = folder / hashlib.sha256(f"{generation.id}/{clips.sha256}".encode()).hexdigest()[:32]

@@ -141,8 +141,8 @@ def recovered_gain_interval(
 ) -> tuple[float, float] | None:
     """The 95 % interval of the recovered gain over subjects, from the expected correctness (N,) of every clip.
 
-    Percentiles over resamples of whole subjects (as `paired_difference`). None when the upper arm is not above the base in
-    more than 2.5 % of the resamples: the ratio is then unbounded.
+    Percentiles over resamples of whole subjects (as `paired_difference`). None when the upper arm is not above the
+    base in more than 2.5 % of the resamples: the ratio is then unbounded.
     """
     who, of_clip = np.unique(np.asarray(subjects), return_inverse=True)  # (S,), (N,)
     gained, possible = np.bincount(of_clip, arm - base), np.bincount(of_clip, upper - base)  # (S,) each

@@ -89,7 +89,8 @@ class PictureSamples:
 class FeatureSamples:
     """Clips as features of frozen backbones: per clip and stream an array (pictures, F), often memory-mapped.
 
-    ``features[clip]`` maps (modality, role) to that array; a model whose backbones serve both roles has the role ``any``.
+    ``features[clip]`` maps (modality, role) to that array; a model whose backbones serve both roles has the role
+    ``any``.
     """
 
     names: tuple[str, ...]

@@ -30,7 +30,7 @@ def copy_weights(model: MCOENet, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Overwrite the named parameters and buffers in place. Raises ModelInvalid for an unknown name or another shape."""
     state = model.state_dict()
     faults = [
-        f"{name}: {tensors[name].shape}" + (f", the model has {tuple(state[name].shape)}" if name in state else ", unknown")
+        f"{name}: {tensors[name].shape}, the model has {tuple(state[name].shape) if name in state else 'no such one'}"
         for name in sorted(tensors)
         if name not in state or tuple(state[name].shape) != tensors[name].shape
     ]

@@ -14,7 +14,7 @@ from server.aggregation.weighted_mean import WeightedMean
 
 
 class ExpertWeightedMean(WeightedMean):
-    """Shared tensors as the weighted mean; expert e: sum_k b_ke delta_ke / (sum_k b_ke + kappa), b = min(gate mass, cap)."""
+    """Shared tensors as the weighted mean; expert e: sum_k b_ke delta_ke / (sum_k b_ke + kappa)."""
 
     def expert(
         self, expert: int, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings

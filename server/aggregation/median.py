@@ -1,7 +1,8 @@
 """Coordinate median: every value of the delta is the median over the clients.
 
-Yin et al. 2018, "Byzantine-Robust Distributed Learning", section 4 (https://arxiv.org/abs/1803.01498). Differs: an expert
-is touched only when at least 2f + 1 clients sent it; below that, f hostile clients could set it, so it keeps its value.
+Yin et al. 2018, "Byzantine-Robust Distributed Learning", section 4 (https://arxiv.org/abs/1803.01498). Differs: an
+expert is touched only when at least 2f + 1 clients sent it; below that, f hostile clients could set it, so it keeps
+its value.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What an aggregation rule is: two pure functions of columns, one for shared tensors, one for an expert's tensors.
 
-Rules see K updates as rows of a (K, C) array of float32 deltas (trained minus base), always in update-id order, and return
-the aggregated delta (C,) in float64. A column's result depends on that column alone, so any split into chunks gives the
-same bits.
+Rules see K updates as rows of a (K, C) array of float32 deltas (trained minus base), always in update-id order, and
+return the aggregated delta (C,) in float64. A column's result depends on that column alone, so any split into chunks
+gives the same bits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Weighted mean: every client counts by its number of clips, at most ``max_examples``.
 
 McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", algorithm 1
-(https://arxiv.org/abs/1602.05629). Differs: the weight is capped, and an expert's tensors are averaged over the clients that
-sent them, since an unused expert is absent from an update.
+(https://arxiv.org/abs/1602.05629). Differs: the weight is capped, and an expert's tensors are averaged over the
+clients that sent them, since an unused expert is absent from an update.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The registry: what happened in every round, in SQL. Methods take values and return values; each is one transaction."""
+"""The registry: what happened in every round, in SQL. Every method is one transaction."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ class Registry:
 
     # -- rounds -----------------------------------------------------------------------------------------------
 
-    def open_round(self, base_sha256: str, cohort: Sequence[str], settings: dict[str, Any], norm_bound: float | None) -> RoundRow:
+    def open_round(
+        self, base_sha256: str, cohort: Sequence[str], settings: dict[str, Any], norm_bound: float | None
+    ) -> RoundRow:
         """Open the next round: the number after the last published one, one more attempt if that was tried before."""
         with self._transaction() as session:
             number = self._last_published(session) + 1

@@ -31,5 +31,7 @@ class Artifacts:
         """Tensors and card. Raises DataMissing or ModelInvalid when the file is gone or its bytes have changed."""
         model = read_model(self.path(sha256))
         if file_sha256(self.path(sha256)) != sha256:
-            raise ModelInvalid(f"{self.path(sha256)} no longer has the bytes it is named after; restore it from a backup")
+            raise ModelInvalid(
+                f"{self.path(sha256)} no longer has the bytes it is named after; restore it from a backup"
+            )
         return model

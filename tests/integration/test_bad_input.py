@@ -64,7 +64,9 @@ def test_a_missing_folder(tmp_path):
 def test_an_unknown_emotion(spoiled, tmp_path):
     content = annotation(spoiled)
     first = next(iter(content["database"]))
-    content["database"][first.replace("_neutral_", "_bored_").replace("_angry_", "_bored_")] = content["database"][first]
+    content["database"][first.replace("_neutral_", "_bored_").replace("_angry_", "_bored_")] = content["database"][
+        first
+    ]
     (spoiled / "emotion.json").write_text(json.dumps(content))
     assert "bored" in refused(tmp_path, ExitCode.DATA_INVALID, "--data", spoiled, *SHORT)
 
@@ -119,7 +121,9 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
 def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(see, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("this machine does not let us mount a small file system")
     try:
@@ -144,5 +148,15 @@ def test_json_is_the_last_line_and_nothing_else_on_standard_output(see, tmp_path
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     for arm in ("base", "federated"):
         assert {"war", "uar", "f1p", "per_emotion", "per_lighting", "worst_tenth"} <= summary[arm].keys()
-    assert {"model", "data", "subjects", "rounds", "seed", "seconds", "bytes_up", "bytes_down", "recovered_gain"} <= summary.keys()
+    assert {
+        "model",
+        "data",
+        "subjects",
+        "rounds",
+        "seed",
+        "seconds",
+        "bytes_up",
+        "bytes_down",
+        "recovered_gain",
+    } <= summary.keys()
     assert summary["centralised"] is None

@@ -57,7 +57,9 @@ def test_a_run_that_stops_after_any_epoch_and_goes_on_gives_the_same_bits(sample
 
     checkpoint = tmp_path / "training.checkpoint"
     with pytest.raises(Stop):
-        train(samples, replace(SETTINGS, epochs=3), checkpoint=Checkpoint(checkpoint, interval=0), on_epoch=stop_after_two)
+        train(
+            samples, replace(SETTINGS, epochs=3), checkpoint=Checkpoint(checkpoint, interval=0), on_epoch=stop_after_two
+        )
     assert checkpoint.exists()
     seen = []
     resumed, _ = train(
