@@ -1,7 +1,7 @@
 """One run from data to report: prepare -> base -> rounds -> arms -> evaluation -> summary. Each phase is resumable.
 
-A phase is finished when its files are there. Nothing depends on when a run was stopped, on the number of workers or on the
-order in which their jobs end.
+A phase is finished when its files are there. Nothing depends on when a run was stopped, on the number of workers or
+on the order in which their jobs end.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mcoe_model.data.cache import open_clips
 from mcoe_model.data.synthetic.writer import GENERATOR, write_see
 from mcoe_model.errors import DataMissing, McoeError, MissingExtra, ModelInvalid, OutputExists, TooFewSubjects
 from mcoe_model.files import read_json, write_json
-from mcoe_model.model_file import read_card
+from mcoe_model.model_file import file_sha256, read_card
 from mcoe_model.workers import one_thread
 from server.acceptance import Rejected
 from server.app import Event, ReplyJudged, RoundEnded, RoundOpened
@@ -32,7 +33,7 @@ from simulations.coordination import coordinate, open_registry
 from simulations.flower_engine import check_installed, run_on_flower
 from simulations.local_grid import LOCAL_POLL, LocalGrid
 from simulations.parts import make_parts
-from simulations.provenance import describe_data, new_run
+from simulations.provenance import describe_data, new_run, utc_text
 from simulations.scene import Paths, cache_folder, open_scene
 from simulations.settings import SimulationSettings
 from simulations.summary import choose_centralised, write_results
@@ -65,7 +66,7 @@ def begin(settings: SimulationSettings, folder: Path) -> None:
         generation = read_card(Path(settings.base)).generation
         if (generation.preset, generation.input_size) != (settings.model, settings.picture_size):
             raise ModelInvalid(
-                f"{settings.base} is a {generation.preset} for pictures of {generation.input_size} pixels, the settings "
+                f"{settings.base} is a {generation.preset} for {generation.input_size} pixels, the settings "
                 f"ask for {settings.model} and {settings.picture_size}; set --model and --size to fit"
             )
     if settings.imagenet and not Path(settings.imagenet).is_file():
@@ -91,8 +92,10 @@ def prepare(settings: SimulationSettings, folder: Path, display: Display) -> Non
     )
     if clips.skipped:
         first = clips.skipped[0]
-        display.say(f"[yellow]{len(clips.skipped)} sequences cannot be used and are skipped, the first: "
-                    f"{first.name}: {first.reason}[/yellow]")
+        display.say(
+            f"[yellow]{len(clips.skipped)} sequences cannot be used and are skipped, the first: "
+            f"{first.name}: {first.reason}[/yellow]"
+        )
     parts = make_parts(settings, clips.records)
     clients = {record.subject for record in clips.records if record.name in set(parts.clients)}
     if not clients:
@@ -128,7 +131,10 @@ def run(folder: Path, display: Display) -> dict[str, Any]:
         _evaluate(crew, folder)
     finally:
         crew.close()
-    return write_results(folder, time.monotonic() - started)
+    summary = write_results(folder, time.monotonic() - started)
+    done = {"base_sha256": file_sha256(scene.paths.base), "finished": utc_text()}
+    write_json(scene.paths.run, read_json(scene.paths.run) | done)
+    return summary
 
 
 def _start_baselines(crew: Crew, folder: Path) -> list[Future[None]]:
@@ -158,8 +164,8 @@ def _run_rounds(crew: Crew, folder: Path, display: Display) -> None:
         return
     nodes = [{"partition-id": partition} for partition in range(len(scene.subjects("clients")))]
     pool = crew.pool if scene.settings.processes > 1 else None
-    grid = LocalGrid(CLIENT_APP, nodes, {"run-folder": str(folder)}, pool)
-    coordinate(grid, folder, _watcher(scene.settings.rounds, display), poll=LOCAL_POLL)
+    with closing(LocalGrid(CLIENT_APP, nodes, {"run-folder": str(folder)}, pool)) as grid:
+        coordinate(grid, folder, _watcher(scene.settings.rounds, display), poll=LOCAL_POLL)
 
 
 def _watcher(rounds: int, display: Display) -> Callable[[Event], None]:

@@ -25,7 +25,7 @@ def new_run(settings: SimulationSettings) -> dict[str, Any]:
     return {
         "settings": asdict(settings),
         "command": sys.argv,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": utc_text(),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain")),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
@@ -35,6 +35,11 @@ def new_run(settings: SimulationSettings) -> dict[str, Any]:
         "tuning": "none: one trial for every arm, with the settings above; only the batch size of `centralised` is "
         "chosen, on the validation part",
     }
+
+
+def utc_text() -> str:
+    """The time as a record says it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def describe_data(settings: SimulationSettings, root: Path, clips: Clips, parts: Parts) -> dict[str, Any]:

@@ -5,8 +5,6 @@ The report is drawn from what is written here and from nothing else.
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcoe_model.files import write_bytes, write_json
+from mcoe_model.files import write_json
 from mcoe_model.learning.evaluate import Predictions
 from mcoe_model.learning.metrics import Scores, paired_difference, recovered_gain, recovered_gain_interval, score
 from mcoe_model.model_file import read_model, write_model
@@ -25,7 +23,8 @@ from simulations.arms import CENTRALISED, read_predictions
 from simulations.coordination import open_registry
 from simulations.parts import PARTS
 from simulations.scene import Scene, open_scene
-from simulations.tensorboard import write_tensorboard
+from simulations.tables import write_csv, write_for_people
+from simulations.training_logs import write_tensorboard
 
 #: A setting says something about federation only if centralised training gains at least this much WAR over the base.
 INFORMATIVE_GAIN = 0.05
@@ -65,10 +64,11 @@ def write_results(folder: Path, seconds: float) -> dict[str, Any]:
     }
     if scene.settings.passes:
         summary["random_passes"] = {arm: _passes(scene, names) for arm, names in _names_of(scene).items()}
-    _write_csv(folder / "rounds.csv", round_table(folder))
-    _write_csv(folder / "replies.csv", _reply_table(registry))
-    _write_csv(folder / "router_statistics.csv", _router_table(registry))
-    _write_csv(folder / "arms.csv", _arm_table(scores))
+    write_csv(folder / "rounds.csv", round_table(folder))
+    write_csv(folder / "replies.csv", _reply_table(registry))
+    write_csv(folder / "router_statistics.csv", _router_table(registry))
+    write_csv(folder / "arms.csv", _arm_table(scores))
+    write_for_people(folder / "arms", _arm_table(scores))
     _write_model(folder, scene.paths.models / f"{registry.newest_model()}.safetensors", scores["federated"])
     if scene.settings.tensorboard:
         write_tensorboard(folder / "tensorboard", scene.paths, round_table(folder))
@@ -286,15 +286,6 @@ def _router_table(registry: Registry) -> list[dict[str, Any]]:
         for client, counted in registry.router_statistics(row.id).items()
         for expert in range(len(counted.routed))
     ]
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
 
 
 def _mean(values: list[float | None]) -> float | None:
