@@ -50,7 +50,7 @@ def test_grey_levels_are_near_sees(lit: dict[str, list[Pictures]]) -> None:
 
 def test_lightings_look_like_their_names(lit: dict[str, list[Pictures]]) -> None:
     frames = {name: np.concatenate([frames for frames, _ in drawn]) for name, drawn in lit.items()}
-    assert np.mean(frames["overexposed"] == 255) > 0.15  # burnt out ...
+    assert np.mean(frames["overexposed"] == 255) > 0.10  # burnt out ...
     assert np.mean(frames["overexposed"] < 100) > 0.10  # ... with brow and eye left
     assert np.mean(frames["low-light"] < 25) > 0.98
     assert np.mean(frames["normal"] == 255) < 0.001
@@ -62,13 +62,13 @@ def test_lightings_look_like_their_names(lit: dict[str, list[Pictures]]) -> None
 
 
 def test_event_pictures_are_ternary_and_noisier_in_low_light(lit: dict[str, list[Pictures]]) -> None:
-    active = {}
+    cheek = {}
     for name in LIGHTINGS:
         events = np.concatenate([events for _, events in lit[name]])
         assert set(np.unique(events)) == {0, 128, 255}
-        active[name] = np.mean(events != 128)
-        assert 0.004 < active[name] < 0.06
-    assert active["low-light"] > 1.3 * active["normal"]
+        assert 0.004 < np.mean(events != 128) < 0.06
+        cheek[name] = np.mean(events[:, -10:] != 128)  # where little moves
+    assert cheek["low-light"] > 1.5 * cheek["normal"]
 
 
 def test_nothing_bursts_in_the_first_event_picture(lit: dict[str, list[Pictures]]) -> None:

@@ -16,7 +16,7 @@ from mcoe_model.data.synthetic.eye import render
 from mcoe_model.data.synthetic.face import Face, draw_face
 from mcoe_model.data.synthetic.lighting import Light, draw_light, flicker, illumination
 from mcoe_model.data.synthetic.performance import Mount, Performance, perform
-from mcoe_model.data.synthetic.sensors import event_counts, event_pictures, intensity_pictures
+from mcoe_model.data.synthetic.sensors import draw_camera, event_counts, event_pictures, intensity_pictures
 from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.streams import stream
 
@@ -30,8 +30,9 @@ def draw_clip(clip: Clip, settings: SyntheticSettings) -> tuple[NDArray[np.uint8
     light = sitting_light(clip, face, settings.seed)
     irradiance *= illumination(light, settings.size) * np.float32(light.exposure)
     noise = stream(settings.seed, "sensors", clip.subject, clip.emotion, clip.take, clip.lighting)
-    frames = intensity_pictures(irradiance, light, noise)
-    return frames, event_pictures(event_counts(irradiance, light, noise))
+    camera = draw_camera(settings.seed, clip.subject if clip.session else 0, settings.size)  # wearers have their own
+    frames = intensity_pictures(irradiance, light, camera, noise)
+    return frames, event_pictures(event_counts(irradiance, light, camera, noise))
 
 
 def play(clip: Clip, face: Face, settings: SyntheticSettings) -> Performance:

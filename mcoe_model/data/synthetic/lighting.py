@@ -21,19 +21,19 @@ class Light:
     name: str
     exposure: float  # full scales of the intensity sensor that a white surface gets
     direction: float  # radians
-    gradient: float  # relative fall-off over half a picture
+    gradient: float  # relative fall-off from the middle to the dark side
     glare: float  # light that every pixel gets besides, as a share of a white surface's
     edge: float  # HDR only: where the shadow begins, in half picture widths
     hardness: float  # HDR only: how sharp its edge is
     floor: float  # HDR only: light in the shadow
 
 
-#: For each lighting: what skin in full light gives [full scales], fall-off over half a picture, glare.
+#: For each lighting: what skin in full light gives [full scales], fall-off from the middle to the dark side, glare.
 RANGES = {
-    "normal": ((0.15, 0.28), (0.10, 0.35), (0.02, 0.02)),
-    "overexposed": ((0.50, 0.90), (0.45, 0.80), (0.03, 0.08)),
+    "normal": ((0.125, 0.235), (0.10, 0.35), (0.02, 0.02)),
+    "overexposed": ((0.54, 0.84), (0.55, 0.80), (0.03, 0.08)),
     "low-light": ((0.012, 0.032), (0.10, 0.40), (0.02, 0.02)),
-    "hdr": ((0.22, 0.42), (0.0, 0.0), (0.02, 0.02)),
+    "hdr": ((0.19, 0.36), (0.0, 0.0), (0.02, 0.02)),
 }
 
 
@@ -70,6 +70,6 @@ def illumination(light: Light, size: int) -> NDArray[np.float32]:
         across = side * grid[None, :] + 0.35 * np.sin(light.direction) * grid[:, None]
         lit = light.floor + (1 - light.floor) / (1 + np.exp(-light.hardness * (across - light.edge)))
     else:
-        lit = 1 + light.gradient * along
+        lit = 1 + light.gradient * np.tanh(1.5 * along)
     falling: NDArray[np.float32] = np.maximum(lit, 0.02).astype(np.float32)
     return falling

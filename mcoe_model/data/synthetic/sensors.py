@@ -9,12 +9,14 @@ below the instants' spacing (11 ms) and left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcoe_model.data.synthetic.lighting import Light
 from mcoe_model.data.synthetic.performance import INSTANTS, PICTURES_HZ
+from mcoe_model.streams import stream
 
 F = np.float32
 
@@ -43,7 +45,30 @@ EVENT_PIXELS: dict[str, EventPixel] = {
 }
 
 
-def intensity_pictures(irradiance: NDArray[np.float32], light: Light, g: np.random.Generator) -> NDArray[np.uint8]:
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """What is fixed in one camera: its columns' offsets, its stuck pixels, how far its event thresholds are off."""
+
+    columns: NDArray[np.float32]  # (W,) full scales
+    stuck: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # row, column, grey level
+    on_off: NDArray[np.float32]  # (2, H, W) deviations of the ON and OFF threshold, in standard deviations
+
+
+@lru_cache(maxsize=8)
+def draw_camera(seed: int, number: int, size: int) -> Camera:
+    """Camera ``number`` of the data set ``seed``, seen through a region of ``size`` x ``size`` pixels."""
+    g = stream(seed, "camera", number, size)
+    stuck = g.poisson(HOT_PIXELS * size * size / 8100)
+    return Camera(
+        columns=g.standard_normal(size, dtype=F) * F(COLUMN_PATTERN),
+        stuck=(g.integers(0, size, stuck), g.integers(0, size, stuck), g.integers(150, 255, stuck)),
+        on_off=g.standard_normal((2, size, size), dtype=F),
+    )
+
+
+def intensity_pictures(
+    irradiance: NDArray[np.float32], light: Light, camera: Camera, g: np.random.Generator
+) -> NDArray[np.uint8]:
     """Expose (T, H, W) irradiance [full scales] to N = T / INSTANTS pictures (N, H, W).
 
     The exposure ends at the picture's last instant and is short, but lasts the whole picture in low light.
@@ -54,21 +79,21 @@ def intensity_pictures(irradiance: NDArray[np.float32], light: Light, g: np.rand
     noise = g.standard_normal(charge.shape, dtype=F)
     noise *= np.sqrt(np.clip(charge, 0, 1.2) / F(FULL_WELL) + F(READ_NOISE**2))
     charge += noise
-    charge += g.standard_normal(columns, dtype=F) * F(COLUMN_PATTERN)
+    charge += camera.columns
     pictures: NDArray[np.uint8] = np.clip(charge * 255 + F(BLACK), 0, 255).astype(np.uint8)
-    stuck = g.poisson(HOT_PIXELS * rows * columns / 8100)
-    pictures[:, g.integers(0, rows, stuck), g.integers(0, columns, stuck)] = g.integers(150, 255, stuck)
+    row, column, grey = camera.stuck
+    pictures[:, row, column] = grey
     return pictures
 
 
-def event_counts(irradiance: NDArray[np.float32], light: Light, g: np.random.Generator) -> NDArray[np.int16]:
+def event_counts(
+    irradiance: NDArray[np.float32], light: Light, camera: Camera, g: np.random.Generator
+) -> NDArray[np.int16]:
     """ON minus OFF events of each picture's time: (T, H, W) irradiance [full scales] -> (N, H, W)."""
     instants, rows, columns = irradiance.shape
     pixel = EVENT_PIXELS[light.name]
     dt = 1 / (PICTURES_HZ * INSTANTS)
-    shape = (rows, columns)
-    on_at = np.clip(g.normal(pixel.threshold, pixel.spread, shape), 0.05, None).astype(F)
-    off_at = np.clip(g.normal(pixel.threshold, pixel.spread, shape), 0.05, None).astype(F)
+    on_at, off_at = np.maximum(F(pixel.threshold) + F(pixel.spread) * camera.on_off, F(0.05))
     per_on, per_off = 1 / on_at, 1 / off_at
     brightness = np.log(irradiance + F(light.glare * light.exposure + 1e-3))
     bandwidth = 0.12 + 0.88 * np.clip(irradiance[0], 0, 1)  # share of the cut-off; frozen for the sequence
@@ -78,7 +103,7 @@ def event_counts(irradiance: NDArray[np.float32], light: Light, g: np.random.Gen
 
     counts = np.zeros((instants // INSTANTS, rows, columns), np.int16)
     seen = brightness[0].copy()
-    memory = seen - g.uniform(-0.9, 0.9, shape).astype(F) * np.minimum(on_at, off_at)  # no burst at the start
+    memory = seen - g.uniform(-0.9, 0.9, (rows, columns)).astype(F) * np.minimum(on_at, off_at)  # no burst at the start
     for instant in range(instants):
         count = counts[instant // INSTANTS]
         seen += follow * (brightness[instant] - seen)

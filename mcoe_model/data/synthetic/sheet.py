@@ -60,9 +60,9 @@ def _people(clips: tuple[Clip, ...], settings: SyntheticSettings) -> Image.Image
 
 
 def _time(clips: tuple[Clip, ...], settings: SyntheticSettings) -> Image.Image:
-    rows = []
+    rows, person = [], _bare(clips, settings)
     for emotion in EMOTIONS:
-        frames, events = draw_clip(replace(_find(clips, 1, emotion), lighting="normal"), settings)
+        frames, events = draw_clip(replace(_find(clips, person, emotion), lighting="normal"), settings)
         moments = np.linspace(0, len(frames) - 1, MOMENTS).astype(int)
         rows.append((emotion, [frames[i] for i in moments]))
         rows.append(("", [events[i] for i in moments]))
@@ -70,13 +70,20 @@ def _time(clips: tuple[Clip, ...], settings: SyntheticSettings) -> Image.Image:
 
 
 def _lightings(clips: tuple[Clip, ...], settings: SyntheticSettings) -> Image.Image:
-    rows = []
+    rows, clip = [], _find(clips, _bare(clips, settings), "surprise")
     for lighting in LIGHTINGS:
-        frames, events = draw_clip(replace(_find(clips, 1, "surprise"), lighting=lighting), settings)
+        frames, events = draw_clip(replace(clip, lighting=lighting), settings)
         moments = np.linspace(0, len(frames) - 1, MOMENTS).astype(int)
         rows.append((lighting, [frames[i] for i in moments]))
         rows.append(("", [events[i] for i in moments]))
     return _panel(rows)
+
+
+def _bare(clips: tuple[Clip, ...], settings: SyntheticSettings) -> int:
+    """The first person without glasses, or the first one."""
+    subjects = sorted({clip.subject for clip in clips})
+    faces = ((subject, cached_face(settings.seed, subject, settings.difficulty)) for subject in subjects)
+    return next((subject for subject, face in faces if not face.glasses), subjects[0])
 
 
 def _find(clips: tuple[Clip, ...], subject: int, emotion: str) -> Clip:
