@@ -53,7 +53,7 @@ class McoeConfig:
         return 2 * self.features // self.channels
 
     def __post_init__(self) -> None:
-        sizes = ["input_size", "width", "features", "channels", "hidden", "experts", "top_k"]
+        sizes = ["input_size", "width", "features", "hidden", "experts", "top_k"]
         sizes += ["router_hidden", "convolution_hidden", "deep_hidden", "deep_blocks"]
         faults = [f"{name} is {getattr(self, name)}, must be at least 1" for name in sizes if getattr(self, name) < 1]
         if self.backbones not in ("four", "two"):

@@ -97,7 +97,8 @@ class _ChunkedScan(torch.autograd.Function):
     """The chunked scan and its exact gradient, in the layout (T, N, D, W): the lanes are innermost and independent.
 
     The gradient g_t of the loss by h_t is itself such a scan, backwards in time: g_t = C_t dy_t + a_{t+1} g_{t+1},
-    where a_t is the decay. Both passes reuse one scratch tensor: allocating costs as much as computing here.
+    where a_t is the decay. Of the large tensors only the states are kept for it; the decays are computed again. Each
+    pass reuses one large tensor as scratch, for allocating costs as much as computing here.
     """
 
     @staticmethod
@@ -106,19 +107,19 @@ class _ChunkedScan(torch.autograd.Function):
         A_ = A.permute(2, 1, 0).repeat_interleave(u_.shape[2] // len(u), dim=2)  # (N, D, W): each lane its scan's A
         decay = (delta_[:, None] * A_).exp_()  # (T, N, D, W)
         h = (delta_ * u_)[:, None] * B_[:, :, None]  # (T, N, D, W)
-        scratch = torch.empty_like(h)  # (T, N, D, W)
-        _scan_forwards_(decay, h, scratch, chunks=_chunks(u.shape[3]))
-        ctx.save_for_backward(u_, delta_, A_, B_, C_, decay, h)
+        _scan_forwards_(decay, h, chunks=_chunks(u.shape[3]))
+        ctx.save_for_backward(u_, delta_, A_, B_, C_, h)
         ctx.batch, ctx.length = u.shape[2:]
-        y = torch.mul(h, C_[:, :, None], out=scratch).sum(1)  # (T, D, W)
+        y = torch.mul(h, C_[:, :, None], out=decay).sum(1)  # (T, D, W)
         return _from_lanes(y, ctx.batch, ctx.length)  # (G, D, b, L)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        u, delta, A, B, C, decay, h = ctx.saved_tensors
+        u, delta, A, B, C, h = ctx.saved_tensors
         batch, length, chunks = ctx.batch, ctx.length, _chunks(ctx.length)
         dy = _to_lanes(gradients[0])  # (T, D, W)
+        decay = (delta[:, None] * A).exp_()  # (T, N, D, W)
         g = dy[:, None] * C[:, :, None]  # (T, N, D, W)
         scratch = torch.empty_like(g)  # (T, N, D, W)
         _scan_backwards_(decay, g, scratch, chunks=chunks)
@@ -142,19 +143,17 @@ class _ChunkedScan(torch.autograd.Function):
         )
 
 
-def _scan_forwards_(decay: Tensor, x: Tensor, reach: Tensor, *, chunks: int) -> None:
-    """In place: inputs x_t become states h_t = a_t h_{t-1} + x_t. All (T, N, D, W); ``reach`` is overwritten."""
-    reach[0] = decay[0]
-    steps = list(zip(decay.unbind(), x.unbind(), reach.unbind(), strict=True))
-    for (_, x_before, reach_before), (a, x_t, reach_t) in pairwise(steps):
+def _scan_forwards_(decay: Tensor, x: Tensor, *, chunks: int) -> None:
+    """In place: inputs x_t become states h_t = a_t h_{t-1} + x_t. Both (T, N, D, W); ``decay`` is overwritten."""
+    for (reach_before, x_before), (a, x_t) in pairwise(zip(decay.unbind(), x.unbind(), strict=True)):
         x_t.addcmul_(a, x_before)
-        torch.mul(a, reach_before, out=reach_t)  # product of the decays from the chunk's start to t
-    ends, spans = _by_chunk(x[-1], chunks), _by_chunk(reach[-1], chunks)  # (K, N, D, Gb) twice
+        a.mul_(reach_before)  # from here on the product of the decays from the chunk's start to t
+    ends, spans = _by_chunk(x[-1], chunks), _by_chunk(decay[-1], chunks)  # (K, N, D, Gb) twice
     for k in range(1, chunks):
         ends[k].addcmul_(spans[k], ends[k - 1])
     starts = ends.roll(1, 0)  # (K, N, D, Gb)
     starts[0] = 0.0
-    x.addcmul_(reach, _by_lane(starts))  # (T, N, D, W)
+    x.addcmul_(decay, _by_lane(starts))  # (T, N, D, W)
 
 
 def _scan_backwards_(decay: Tensor, x: Tensor, reach: Tensor, *, chunks: int) -> None:
