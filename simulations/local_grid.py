@@ -127,7 +127,7 @@ def _call(message: Message, client_app: str, node_id: int, config: Configuration
     context = Context(RUN_ID, node_id, config, RecordDict(), run_config)
     try:
         return _load(client_app)(message, context)
-    except Exception as fault:  # whatever a client's code raises must not end the others' round
+    except (Exception, SystemExit) as fault:  # whatever a client's code does must not end the others' round
         return Message(Error(CLIENT_APP_RAISED, f"{type(fault).__name__}: {fault}"), reply_to=message)
 
 
