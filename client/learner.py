@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from mcoe_model.errors import ModelInvalid
+from mcoe_model.errors import DataMissing, ModelInvalid
 from mcoe_model.learning.fine_tune import fine_tune, measure
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.weights import copy_weights, model_specs, tensors_of
@@ -51,7 +51,8 @@ def check_in(store: ClipStore) -> CheckIn:
 def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
     """Train the task's model on the store's clips.
 
-    Raises ModelInvalid when the tensors are not the ones the task names, or are of another generation.
+    Raises ModelInvalid when the tensors are not the ones the task names, or are of another generation, DataMissing when
+    there is no clip.
     """
     model, card = store.model()
     if card.generation.id != task.generation:
@@ -63,6 +64,8 @@ def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
     copy_weights(model, payload)
     model.eval()
     samples = store.samples(model, task.train_mode)
+    if not samples.names:
+        raise DataMissing(f"{store.client_id} has no labelled clips to learn")
     before = measure(model, samples)
     experts = fine_tune(
         model,
