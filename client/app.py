@@ -17,8 +17,8 @@ from mcoe_model.errors import McoeError
 from mcoe_model.npy import decode, encode
 from mcoe_model.protocol import ProtocolError, TrainTask
 
-#: Error code of a reply that says in one line why the client could not do its task.
-CANNOT_DO = 1
+#: Error code of a reply that says in one line why the client could not do its task. Flower's own are below 100.
+CANNOT_DO = 100
 
 
 def make_client_app(open_store: Callable[[Context], ClipStore]) -> ClientApp:
