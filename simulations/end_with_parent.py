@@ -6,39 +6,49 @@ Flower puts its processes into sessions of their own and Ray starts servers, so 
 
 from __future__ import annotations
 
-import contextlib
 import select
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 
 import psutil
 
 #: Seconds between two looks at which processes there are.
 LOOK = 0.5
-#: Seconds a process has to end by itself once it was asked to.
-GRACE = 10.0
+#: Seconds that processes have to end by themselves once they were asked to.
+GRACE = 5.0
 
 
 def main(command: list[str]) -> int:
-    """Returns the command's exit status; a command that was ended has the negative number of the signal."""
+    """Returns the command's exit status, negative for a signal."""
     running = psutil.Popen(command, stdin=subprocess.DEVNULL)
     family: set[psutil.Process] = {running}
-    while running.poll() is None and not select.select([sys.stdin], [], [], LOOK)[0]:
-        with contextlib.suppress(psutil.NoSuchProcess):
+    closed: list[object] = []
+    while running.poll() is None and not closed:
+        closed, _, _ = select.select([sys.stdin], [], [], LOOK)
+        with suppress(psutil.NoSuchProcess):
             family.update(running.children(recursive=True))
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family.update(running.children(recursive=True))
-    _signal(family, "terminate")
-    _, alive = psutil.wait_procs(family, timeout=GRACE)
-    _signal(set(alive), "kill")
-    psutil.wait_procs(alive)
+    for ask in (psutil.Process.terminate, psutil.Process.kill):
+        for process in _living(family):
+            with suppress(psutil.NoSuchProcess):
+                ask(process)
+        deadline = time.monotonic() + GRACE
+        while _living(family) and time.monotonic() < deadline:
+            running.poll()
+            time.sleep(0.05)
     return int(running.wait())
 
 
-def _signal(processes: set[psutil.Process], name: str) -> None:
+def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended. A zombie has: where nobody collects it, it would be there for ever."""
+    living = []
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            getattr(process, name)()
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
 
 
 if __name__ == "__main__":

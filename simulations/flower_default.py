@@ -42,7 +42,7 @@ def prepare(folder: Path, config: str) -> None:
               "set FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 before its first command to avoid that", flush=True)
     one_thread()
     settings = make_settings("quick", read_toml(Path(config)) if config else {}, {"engine": "ray"})
-    display = LogDisplay(Console())
+    display = LogDisplay(Console(soft_wrap=True))
     display.say(f"preparing a run in {folder}")
     experiment.begin_or_resume(settings, folder, display, resumed=False)
     train_base(folder, display.phase("base model"))
@@ -50,6 +50,6 @@ def prepare(folder: Path, config: str) -> None:
 
 def finish(folder: Path) -> None:
     """Compare and evaluate what the rounds have left, and write the results."""
-    display = LogDisplay(Console())
+    display = LogDisplay(Console(soft_wrap=True))
     experiment.run(folder, display)
     display.say(f"open the report: {write_report(folder)}")

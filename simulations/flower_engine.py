@@ -31,6 +31,8 @@ from simulations.scene import open_scene
 PATIENCE = 60.0
 #: Seconds between two looks at the registry.
 LOOK = 1.0
+#: Ray's word for a Ray of this run's own, whatever else runs on the machine.
+OWN_RAY = "local"
 
 # The bundle that Flower is given: it names the apps of the installed package and holds no code.
 _APP = """
@@ -106,6 +108,7 @@ class _Engine:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ADDRESS": os.environ.get("RAY_ADDRESS", OWN_RAY),
             "no_proxy": "127.0.0.1",
         }
 
@@ -136,7 +139,7 @@ class _Engine:
         app.mkdir()
         (app / "pyproject.toml").write_text(_APP.format(run_folder=json.dumps(str(folder), ensure_ascii=False)))
         resources = f"num-supernodes={nodes} client-resources-num-cpus=1"
-        if "RAY_ADDRESS" not in os.environ:  # a Ray cluster that is there already has its own size
+        if self._environment["RAY_ADDRESS"] == OWN_RAY:  # a cluster that is there already has its own size
             resources += f" init-args-num-cpus={workers}"
         return subprocess.Popen(
             ["flwr", "run", str(app), "--stream", "--federation-config", resources],
@@ -163,7 +166,8 @@ class _Engine:
         except (ValueError, LookupError):
             raise self._failed("Flower's SuperLink did not say what became of the run") from None
         if run["status"] != "finished:completed":
-            raise self._failed(f"Flower's run is {run['status']}: {' '.join(run['status-details'].split())}")
+            ended, details = run["status"].removeprefix("finished:"), " ".join(run["status-details"].split())
+            raise self._failed(f"Flower's run {ended}: {details}")
 
     def stop(self) -> None:
         """End the SuperLink and everything below it."""
@@ -194,8 +198,10 @@ def _claimed(path: Path) -> Iterator[IO[bytes]]:
 def _tell(registry: Registry, rounds: int, progress: Progress) -> None:
     current = registry.unfinished_round()
     if current is not None:
-        heard = len(registry.replies(current.id))
-        progress(registry.last_published(), rounds, f"{heard}/{len(current.cohort)} clients")
+        replies = registry.replies(current.id)
+        note = f"{len(replies)}/{len(current.cohort)} clients"
+        rejected = sum(not reply.accepted for reply in replies)
+        progress(registry.last_published(), rounds, f"{note}, {rejected} rejected" if rejected else note)
 
 
 def _free_port() -> int:
