@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -33,6 +34,7 @@ def one_thread() -> None:
 def _begin(initializer: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     one_thread()
     _end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     if initializer is not None:
         initializer(*arguments)
 

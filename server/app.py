@@ -79,7 +79,9 @@ class Coordinator:
             if current is None:
                 number = registry.last_published() + 1
                 size = cohort_size(self.cohort, len(nodes))
-                current = self.engine.open(choose_cohort(sorted(nodes), size, seed=self.seed, round_number=number))
+                attempt = registry.failed_attempts()
+                cohort = choose_cohort(sorted(nodes), size, seed=self.seed, round_number=number, attempt=attempt)
+                current = self.engine.open(cohort)
             waiting = self.engine.waiting_for(current)
             number = current.row.number
             self.watch(RoundOpened(number, len(current.row.cohort), len(waiting)))

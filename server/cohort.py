@@ -1,4 +1,4 @@
-"""Which clients a round asks: all of them, a number, or a share, drawn by (seed, round)."""
+"""Which clients a round asks: all of them, a number, or a share, drawn by (seed, round, attempt)."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ def cohort_size(text: str, clients: int) -> int:
     raise SettingsError([f"cohort must be 'all', a whole number or a share between 0 and 1, not {text!r}"])
 
 
-def choose_cohort(clients: Sequence[str], size: int, *, seed: int, round_number: int) -> tuple[str, ...]:
-    """``size`` clients without repetition, in id order; the same for the same arguments, whatever their order."""
+def choose_cohort(clients: Sequence[str], size: int, *, seed: int, round_number: int, attempt: int) -> tuple[str, ...]:
+    """``size`` clients without repetition, in id order; the same for the same arguments, whatever their order.
+
+    Another attempt at a round asks others, since those it asked first may be gone.
+    """
     ordered = sorted(clients)
-    chosen = stream(seed, round_number, "cohort").choice(len(ordered), size=size, replace=False)
+    chosen = stream(seed, round_number, "cohort", attempt).choice(len(ordered), size=size, replace=False)
     return tuple(ordered[index] for index in sorted(chosen))

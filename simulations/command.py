@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Collection
+from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
 from pathlib import Path
 
@@ -79,6 +80,10 @@ def command(main: Callable[[], None]) -> None:
     except McoeError as fault:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(fault.exit_code)
+    except BrokenProcessPool:
+        print("error: a worker process was killed, most likely for want of memory; use fewer --workers in a new run, "
+              "or go on with --resume", file=sys.stderr)
+        sys.exit(ExitCode.FAILED)
     except KeyboardInterrupt:
         print("stopped; go on with --resume", file=sys.stderr)
         sys.exit(ExitCode.INTERRUPTED)

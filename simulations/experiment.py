@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from mcoe_model.data.cache import open_clips
 from mcoe_model.data.synthetic.writer import GENERATOR, write_see
 from mcoe_model.errors import DataMissing, McoeError, MissingExtra, ModelInvalid, OutputExists, TooFewSubjects
@@ -94,7 +96,7 @@ def prepare(settings: SimulationSettings, folder: Path, display: Display) -> Non
         first = clips.skipped[0]
         display.say(
             f"[yellow]{len(clips.skipped)} sequences cannot be used and are skipped, the first: "
-            f"{first.name}: {first.reason}[/yellow]"
+            f"{escape(first.name)}: {escape(first.reason)}[/yellow]"
         )
     parts = make_parts(settings, clips.records)
     clients = {record.subject for record in clips.records if record.name in set(parts.clients)}
@@ -183,7 +185,7 @@ def _watcher(rounds: int, display: Display) -> Callable[[Event], None]:
                 heard += 1
                 report(number - 1, rounds, f"{heard}/{cohort} clients")
                 if isinstance(verdict, Rejected):
-                    display.say(f"[yellow]round {number}: {client} rejected: {verdict.reason}[/yellow]")
+                    display.say(f"[yellow]round {number}: {client} rejected: {escape(verdict.reason)}[/yellow]")
             case RoundEnded(number, sha256):
                 report(number if sha256 else number - 1, rounds, "" if sha256 else "abandoned")
 

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         path = report.write_report(folder)
     display.console.print(_table(summary))
     display.console.print(_verdict(summary))
-    display.console.print(f"Open the report: [bold]{path}[/bold]")
+    display.console.print(f"Open the report: [bold]{path}[/bold]", soft_wrap=True)
     if request.as_json:
         print(json.dumps(summary))
 

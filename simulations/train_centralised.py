@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     display.console.print(
         f"WAR {100 * scored['war']:.1f} %, UAR {100 * scored['uar']:.1f} % on {scored['n']} test clips ({kind})"
     )
-    display.console.print(f"The model: [bold]{request.folder / 'model.safetensors'}[/bold]")
+    display.console.print(f"The model: [bold]{request.folder / 'model.safetensors'}[/bold]", soft_wrap=True)
     if request.as_json:
         print(json.dumps(summary))
 

@@ -67,6 +67,7 @@ def fine_tune(
     """
     trained = [p for name, p in model.named_parameters() if _is_trained(name, train_mode)]
     optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    experts = [list(expert.parameters()) for expert in model.moe.experts]
     used = torch.zeros(model.config.experts, dtype=torch.bool)
     load = torch.tensor(expert_load, dtype=torch.float32) if len(expert_load) else None
     steps = math.ceil(len(samples.names) / settings.batch_size)
@@ -91,8 +92,10 @@ def fine_tune(
                     loss = loss + settings.balance * _imbalance(routing, load)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                chosen = sorted(set(routing.chosen.reshape(-1).tolist()))
+                _leave_out(experts, chosen)
                 optimiser.step()
-                used[routing.chosen.reshape(-1)] = True
+                used[chosen] = True
             done = Epoch(epoch + 1, total / len(samples.names), hits / len(samples.names))
             note = f"epochs, loss {done.loss:.2f}"
             if on_epoch:
@@ -120,6 +123,14 @@ def measure(model: MCOENet, samples: Samples, *, batch_size: int = 64) -> Measur
             router = router + RouterStatistics.count(routing.gate.numpy(), routing.chosen.numpy())
     model.train(was_training)
     return Measured(total / len(samples.names), router)
+
+
+def _leave_out(experts: Sequence[Sequence[nn.Parameter]], chosen: Sequence[int]) -> None:
+    """Drop the gradients, all zero, of experts that this batch did not choose: the optimiser would still decay them."""
+    for expert, parameters in enumerate(experts):
+        if expert not in chosen:
+            for parameter in parameters:
+                parameter.grad = None
 
 
 def _is_trained(name: str, train_mode: TrainMode) -> bool:

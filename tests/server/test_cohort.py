@@ -35,14 +35,20 @@ def test_more_clients_than_there_are() -> None:
 
 @given(st.permutations(NAMES), st.integers(0, 20), st.integers(0, 99), st.integers(1, 99))
 def test_the_choice_depends_on_seed_and_round_alone(listed: list[str], size: int, seed: int, number: int) -> None:
-    chosen = choose_cohort(listed, size, seed=seed, round_number=number)
-    assert chosen == choose_cohort(NAMES, size, seed=seed, round_number=number)
+    chosen = choose_cohort(listed, size, seed=seed, round_number=number, attempt=0)
+    assert chosen == choose_cohort(NAMES, size, seed=seed, round_number=number, attempt=0)
     assert len(set(chosen)) == len(chosen) == size
     assert list(chosen) == sorted(chosen) and set(chosen) <= set(NAMES)
 
 
 def test_everybody_is_chosen_about_equally_often() -> None:
     """400 rounds of 5 of 20: each about 100 times, with a standard deviation of 8.7."""
-    counts = Counter(name for number in range(400) for name in choose_cohort(NAMES, 5, seed=3, round_number=number))
+    cohorts = (choose_cohort(NAMES, 5, seed=3, round_number=number, attempt=0) for number in range(400))
+    counts = Counter(name for cohort in cohorts for name in cohort)
     assert counts.keys() == set(NAMES)
     assert all(60 < count < 140 for count in counts.values())
+
+
+def test_another_attempt_at_a_round_asks_others():
+    first, second = (choose_cohort(NAMES, 5, seed=3, round_number=1, attempt=attempt) for attempt in (0, 1))
+    assert first != second
