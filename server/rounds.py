@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mcoe_model.errors import ModelInvalid, SettingsError
-from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.learning.settings import FineTuneSettings, Schedule, rate_factor
 from mcoe_model.model_file import ModelCard, Tensors, tensors_sha256
 from mcoe_model.protocol import TrainTask
 from mcoe_model.update import TRAIN_MODES, TrainMode, expert_of, manifest, payload_names, specs_of
@@ -34,6 +34,7 @@ NORM_ROUNDS = 5
 class RoundSettings:
     """What every round of an experiment does.
 
+    - ``schedule``: how the clients' learning rate goes over ``rounds`` rounds; `cosine` needs to know how many.
     - ``quorum``: the share of the cohort whose replies must be accepted, or the round is abandoned.
     - ``seed``: the experiment's seed, sent to the clients.
     """
@@ -42,6 +43,8 @@ class RoundSettings:
     train_mode: TrainMode = "head"
     rule: str = "weighted-mean"
     rule_settings: RuleSettings = field(default_factory=RuleSettings)
+    schedule: Schedule = "constant"
+    rounds: int = 0
     quorum: float = 0.5
     seed: int = 0
 
@@ -51,6 +54,8 @@ class RoundSettings:
             found.append(f"train mode must be one of {', '.join(TRAIN_MODES)}, not {self.train_mode!r}")
         if self.rule not in RULES:
             found.append(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}")
+        if self.schedule == "cosine" and self.rounds < 1:
+            found.append("a cosine schedule needs the number of rounds")
         if not 0 < self.quorum <= 1:
             found.append(f"quorum must be above 0 and at most 1, not {self.quorum}")
         if found:
@@ -199,11 +204,17 @@ class RoundEngine:
             tensors_sha256(payload),
             card.generation.id,
             self.settings.train_mode,
-            self.settings.fine_tune,
+            self._fine_tune(row.number),
             self.settings.seed,
             self._expert_load(row.number - 1),
         )
         return RoundInProgress(row, base, card, expectation, task, payload)
+
+    def _fine_tune(self, number: int) -> FineTuneSettings:
+        """The clients' training in a round, at the learning rate that its schedule has in the middle of the round."""
+        share = min(1.0, (number - 0.5) / self.settings.rounds) if self.settings.rounds else 0.0
+        factor = rate_factor(self.settings.schedule, share=share, step=number - 1)
+        return replace(self.settings.fine_tune, learning_rate=self.settings.fine_tune.learning_rate * factor)
 
     def _expert_load(self, number: int) -> tuple[float, ...]:
         """The expert load of a published round's cohort, summed over its clients; empty when there was none."""

@@ -57,7 +57,11 @@ def train_centralised(folder: Path, arm: str, progress: Progress = silent) -> No
     """From the base on all clients' clips together, at the federated run's presentations (one of CENTRALISED)."""
     scene = open_scene(folder)
     clients = len(scene.subjects("clients"))
-    recipe = replace(scene.settings.client_recipe, epochs=presentations(scene.settings, clients))
+    recipe = replace(
+        scene.settings.client_recipe,
+        epochs=presentations(scene.settings, clients),
+        schedule=scene.settings.schedule,
+    )
     if arm == "centralised-large-batch":
         cohort = cohort_size(scene.settings.cohort, clients)
         recipe = replace(recipe, batch_size=min(4096, recipe.batch_size * cohort))
@@ -72,7 +76,7 @@ def evaluate_local(folder: Path, subject: str, progress: Progress = silent) -> N
     name = f"local-{subject}"
     epochs = presentations(scene.settings, len(scene.subjects("clients")))
     model, card = load_model(scene.paths.base)
-    recipe = replace(scene.settings.client_recipe, epochs=epochs)
+    recipe = replace(scene.settings.client_recipe, epochs=epochs, schedule=scene.settings.schedule)
     _fine_tune(scene, name, model, card, scene.indices("clients", subject), recipe, progress)
     _predict(scene, name, "test", model, card)
 

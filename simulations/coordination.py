@@ -32,6 +32,8 @@ def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None], poll: f
         fine_tune=scene.settings.client_recipe,
         train_mode=scene.settings.train,
         rule=scene.settings.rule,
+        schedule=scene.settings.schedule,
+        rounds=scene.settings.rounds,
         seed=scene.settings.seed,
     )
     top_k = PRESETS[scene.settings.model].top_k

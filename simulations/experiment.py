@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -43,6 +44,8 @@ from simulations.summary import choose_centralised, write_results
 CLIENT_APP = "simulations.flower_app:client_app"
 #: With `--baselines auto` the baselines run for presets of at most this many samples to train all of them on.
 CHEAP_PRESETS = ("mcoe-tiny",)
+#: At most about this many rounds are evaluated on validation: enough for a curve, however many rounds there are.
+CURVE_POINTS = 20
 
 
 def begin_or_resume(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:
@@ -124,9 +127,11 @@ def run(folder: Path, display: Display) -> dict[str, Any]:
     scene = open_scene(folder)
     crew = Crew(scene.settings.processes, display)
     try:
-        if not scene.paths.base.exists():
-            crew.start("base model", train_base, folder).result()
-        running = _start_baselines(crew, folder)
+        base = [] if scene.paths.base.exists() else [crew.start("base model", train_base, folder)]
+        running = _start_all_data(crew, folder)  # needs no base: it fills the workers meanwhile
+        for future in base:
+            future.result()
+        running += _start_baselines(crew, folder)
         _run_rounds(crew, folder, display)
         for future in running:
             future.result()
@@ -139,18 +144,27 @@ def run(folder: Path, display: Display) -> dict[str, Any]:
     return summary
 
 
-def _start_baselines(crew: Crew, folder: Path) -> list[Future[None]]:
-    """Start what does not depend on the rounds, so that it fills the workers that the rounds leave idle."""
+def _wants_baselines(settings: SimulationSettings) -> bool:
+    return settings.baselines == "on" or (settings.baselines == "auto" and settings.model in CHEAP_PRESETS)
+
+
+def _start_all_data(crew: Crew, folder: Path) -> list[Future[None]]:
     scene = open_scene(folder)
-    wanted = scene.settings.baselines
-    if wanted == "off" or (wanted == "auto" and scene.settings.model not in CHEAP_PRESETS):
+    if not _wants_baselines(scene.settings) or scene.paths.arm("all_data").exists():
         return []
-    jobs: list[Future[None]] = []
-    for arm in CENTRALISED:
-        if not scene.paths.arm(arm).exists():
-            jobs.append(crew.start(f"{arm.replace('-', ' ')} (upper line)", train_centralised, folder, arm))
-    if not scene.paths.arm("all_data").exists():
-        jobs.append(crew.start("all data in one place", train_all_data, folder))
+    return [crew.start("all data in one place", train_all_data, folder)]
+
+
+def _start_baselines(crew: Crew, folder: Path) -> list[Future[None]]:
+    """Start what needs the base and not the rounds."""
+    scene = open_scene(folder)
+    if not _wants_baselines(scene.settings):
+        return []
+    jobs = [
+        crew.start(f"{arm.replace('-', ' ')} (upper line)", train_centralised, folder, arm)
+        for arm in CENTRALISED
+        if not scene.paths.arm(arm).exists()
+    ]
     alone = [
         (evaluate_local, subject)
         for subject in scene.subjects("clients")
@@ -193,15 +207,17 @@ def _watcher(rounds: int, display: Display) -> Callable[[Event], None]:
 
 
 def _evaluate(crew: Crew, folder: Path) -> None:
-    """Predictions of every round's model on validation, and of every arm's model on validation and test."""
+    """Predictions of rounds' models on validation (CURVE_POINTS of them), and of every arm's on validation and test."""
     scene = open_scene(folder)
     published = [row for row in open_registry(folder).rounds() if row.state == PUBLISHED]
     paths = {f"round-{row.number}": scene.paths.models / f"{row.published_sha256}.safetensors" for row in published}
     arms = {arm: scene.paths.arm(arm) for arm in ("base", *CENTRALISED, "all_data") if scene.paths.arm(arm).exists()}
-    choosing = [(name, "validation", path) for name, path in {**arms, **paths}.items()]
+    last = f"round-{scene.settings.rounds}"
+    step = math.ceil(len(published) / CURVE_POINTS)
+    curve = {name: path for number, (name, path) in enumerate(paths.items(), 1) if number % step == 0 or name == last}
+    choosing = [(name, "validation", path) for name, path in {**arms, **curve}.items()]
     _evaluate_all(crew, folder, "evaluate on validation", choosing)
     arms = {arm: path for arm, path in arms.items() if arm not in CENTRALISED or arm == choose_centralised(folder)}
-    last = f"round-{scene.settings.rounds}"
     _evaluate_all(crew, folder, "evaluate on test", [(n, "test", p) for n, p in {**arms, last: paths[last]}.items()])
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.errors import DataMissing, SettingsError
-from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.learning.settings import FineTuneSettings, Schedule
 from mcoe_model.networks.presets import PRESETS
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
@@ -26,7 +26,7 @@ Baselines = Literal["auto", "on", "off"]
 #: Which defaults a scale changes: `quick` is the dataclass's own, `full` is all of SEE's subjects.
 SCALES: dict[str, dict[str, Any]] = {
     "quick": {},
-    "full": {"subjects": 111, "sequences": 0, "size": 64, "base_epochs": 60, "rounds": 20},
+    "full": {"subjects": 111, "sequences": 0},
 }
 
 
@@ -46,12 +46,13 @@ class SimulationSettings:
     model: str = _setting("mcoe-tiny", "preset: mcoe, mcoe-edge, mcoe-tiny")
     base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
     imagenet: str = _setting("", "file with torchvision's ResNet-18 weights for the backbones (.safetensors or .pth)")
-    base_epochs: int = _setting(40, "epochs of the base model's training")
-    rounds: int = _setting(12, "federated rounds")
+    base_epochs: int = _setting(60, "epochs of the base model's training")
+    rounds: int = _setting(40, "federated rounds")
     cohort: str = _setting("all", "clients per round: all, a number or a share")
     local_epochs: int = _setting(1, "epochs on a client in one round")
     batch_size: int = _setting(8, "batch size on a client")
     lr: float = _setting(5e-4, "learning rate on a client")
+    schedule: Schedule = _setting("step", "learning rate over the rounds: constant, step (x 0.94 a round) or cosine")
     train: TrainMode = _setting("full", "head (frozen backbones, cached features) or full")
     rule: str = _setting("weighted-mean", "aggregation rule: weighted-mean, expert-weighted-mean, median")
     protocol: Protocol = _setting("unseen-subjects", "unseen-subjects, or published: SEE's own split, by sequence")
@@ -75,6 +76,7 @@ class SimulationSettings:
             "model": tuple(PRESETS),
             "train": TRAIN_MODES,
             "rule": tuple(RULES),
+            "schedule": get_args(Schedule),
             "protocol": get_args(Protocol),
             "engine": get_args(Engine),
             "baselines": get_args(Baselines),
@@ -138,6 +140,7 @@ class SimulationSettings:
         """How a client trains in one round: pictures can be augmented, cached features cannot."""
         return dataclasses.replace(
             self._fine_tune(),
+            # A client's batches show one person under one light: statistics learned from them fit nobody else.
             batch_norm="running" if self.base == "scratch" else "frozen",
             augment=self.train == "full" and self.protocol != "published",
         )

@@ -30,7 +30,10 @@ Examples:
 """
 
 #: Settings that only mean something with clients.
-OF_ROUNDS = ("base", "rounds", "cohort", "local_epochs", "batch_size", "lr", "train", "rule", "engine", "baselines")
+OF_ROUNDS = (
+    *("base", "rounds", "cohort", "local_epochs", "batch_size", "lr", "schedule"),
+    *("train", "rule", "engine", "baselines"),
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

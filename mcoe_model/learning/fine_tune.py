@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from mcoe_model.data.sampling import draw_window, window_law
 from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.samples import Samples
-from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.learning.settings import FineTuneSettings, rate_factor
 from mcoe_model.networks import MCOENet, Routing
 from mcoe_model.progress import Progress, silent
 from mcoe_model.router_statistics import RouterStatistics
@@ -81,7 +81,7 @@ def fine_tune(
             for step, (positions, windows, generator) in enumerate(_batches(samples, settings, keys, epoch)):
                 share = (epoch * steps + step) / (settings.epochs * steps)
                 for group in optimiser.param_groups:
-                    group["lr"] = settings.learning_rate * _schedule(settings, epoch, share)
+                    group["lr"] = settings.learning_rate * rate_factor(settings.schedule, share=share, step=epoch)
                 ends = samples.ends(model, positions, windows, generator)
                 logits, routing = model.head(*ends, routing=True)  # (B, 7)
                 labels = torch.from_numpy(samples.labels[positions])  # (B,)
@@ -161,13 +161,6 @@ def _batches(
     for start in range(0, len(order), settings.batch_size):
         positions = [int(position) for position in order[start : start + settings.batch_size]]
         yield positions, np.stack([draw_window(samples.lengths[p], windows) for p in positions]), augmentation
-
-
-def _schedule(settings: FineTuneSettings, epoch: int, share: float) -> float:
-    """The factor on the learning rate after this share of all steps."""
-    if settings.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * share))
-    return float(0.94**epoch) if settings.schedule == "step" else 1.0
 
 
 def _imbalance(routing: Routing, load: Tensor | None) -> Tensor:

@@ -12,6 +12,13 @@ Schedule = Literal["constant", "step", "cosine"]
 BatchNorm = Literal["frozen", "running"]
 
 
+def rate_factor(schedule: Schedule, *, share: float, step: int) -> float:
+    """The factor on the learning rate after this share (0..1) of a run, in its epoch or round ``step`` from 0."""
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * share))
+    return float(0.94**step) if schedule == "step" else 1.0
+
+
 @dataclass(frozen=True)
 class FineTuneSettings:
     """One training run over a set of clips. The defaults are a wearable's: a few epochs, a constant learning rate.
