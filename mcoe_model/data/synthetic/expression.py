@@ -49,17 +49,18 @@ TEMPLATES: dict[str, Template] = {
 class Habits:
     """What makes recognition hard at difficulty 1; each amount grows in proportion to the difficulty."""
 
-    gain_spread: float = 0.25  # log-normal spread of a person's action units
-    missing: float = 0.06  # chance that a person hardly moves a unit at all
-    resting: float = 0.20  # contraction at rest
+    gain_spread: float = 0.125  # log-normal spread of a person's action units
+    missing: float = 0.03  # chance that a person hardly moves a unit at all
+    resting: float = 0.10  # contraction at rest
     resting_units: NDArray[np.float64] = field(
         default_factory=lambda: np.array([0.7, 0.7, 1.0, 0.6, 0.6, 0.9, 0.5, 0.6])
     )
-    reserve: float = 0.30  # the most reserved person shows so much less
-    faint: float = 0.25  # the faintest take of one person shows so much less
-    blend: float = 0.12  # chance of a second emotion mixed in
+    reserve: float = 0.15  # the most reserved person shows so much less
+    faint: float = 0.125  # the faintest take of one person shows so much less
+    blend: float = 0.06  # chance of a second emotion mixed in
     blend_share: tuple[float, float] = (0.15, 0.45)
-    unrest: float = 0.04  # contraction that belongs to no emotion
+    unrest: float = 0.02  # contraction that belongs to no emotion
+    take_spread: float = 0.06  # log-normal spread of an action unit from take to take
 
 
 HABITS = Habits()
@@ -86,10 +87,11 @@ def contractions(
     duration = float(t[-1])
     strength = face.expressiveness * (1.0 - difficulty * HABITS.faint * g.beta(1.4, 2.6))
     strength = max(strength, 0.12)
-    target = np.array(template.units) * face.gains * np.exp(difficulty * 0.12 * g.normal(size=8)) * strength
+    gains = face.gains * np.exp(difficulty * HABITS.take_spread * g.normal(size=8)) * strength
+    target = np.array(template.units) * gains
     other, share, blended = EMOTIONS[g.integers(7)], g.uniform(*HABITS.blend_share), g.uniform()
     if blended < difficulty * HABITS.blend:
-        target += np.array(TEMPLATES[other].units) * face.gains * share * strength
+        target += np.array(TEMPLATES[other].units) * gains * share
     target += difficulty * HABITS.unrest * np.abs(g.normal(size=8)) * HABITS.resting_units
 
     begin = g.uniform(*ONSET_SHARE) * duration

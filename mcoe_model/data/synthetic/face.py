@@ -68,7 +68,7 @@ def draw_face(seed: int, subject: int, difficulty: float) -> Face:
     waves = np.stack([wave_numbers * np.cos(angles), wave_numbers * np.sin(angles), u(0, 2 * np.pi, 5)], axis=1)
     face = {
         "skin": u(0.34, 0.66), "socket": u(0.16, 0.46), "bag": u(0.0, 0.22), "nose": u(0.10, 0.42),
-        "wrinkles": u(0.6, 1.3), "texture": u(0.012, 0.030),
+        "wrinkles": u(0.65, 1.25), "texture": u(0.012, 0.030),
         "brow_height": u(-0.60, -0.49), "brow_thickness": u(0.060, 0.120), "brow_density": u(0.52, 0.86),
         "brow_arch": u(0.02, 0.12), "brow_slope": n(0, 0.035), "brow_length": u(0.88, 1.06),
         "hair_pitch": u(24, 40), "hair_contrast": u(0.08, 0.22),

@@ -49,8 +49,8 @@ class SyntheticSettings:
             faults.append(f"size is {self.size}; an eye can be drawn at 24 to 512 pixels")
         if self.design not in DESIGNS:
             faults.append(f"design is {self.design!r}; known are {', '.join(DESIGNS)}")
-        if not (math.isfinite(self.difficulty) and 0 <= self.difficulty <= 3):
-            faults.append(f"difficulty is {self.difficulty}; it goes from 0 to 3")
+        if not (math.isfinite(self.difficulty) and 0 <= self.difficulty <= 5):
+            faults.append(f"difficulty is {self.difficulty}; it goes from 0 to 5")
         if self.seed < 0:
             faults.append(f"seed is {self.seed}; it must not be negative")
         needed = WEARABLE_SESSIONS * WEARABLE_SESSION_CLIPS

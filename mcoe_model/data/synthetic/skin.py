@@ -72,8 +72,8 @@ def forehead(face: Face, c: Curves, light: Array) -> None:
     if not raised.any():
         return
     top = slice(0, light.shape[1] // 2)
-    for above, depth in ((0.20, 0.36), (0.33, 0.32), (0.46, 0.24)):
-        fold = ridge(c.from_brow[:, top] + F(above) + 0.02 * np.sin(3 * c.x + above * 9), 0.026)
+    for above, depth in ((0.20, 0.46), (0.33, 0.40), (0.46, 0.30)):
+        fold = ridge(c.from_brow[:, top] + F(above) + 0.02 * np.sin(3 * c.x + above * 9), 0.032)
         fold *= F(face.wrinkles * depth) * raised
         light[:, top] -= fold
 
@@ -86,12 +86,12 @@ def glabella(face: Face, c: Curves, light: Array) -> None:
     inner = slice(int(0.74 * light.shape[2]), None)
     x, from_brow = c.x[:, :, inner], c.from_brow[:, :, inner]
     window = ridge(from_brow - F(0.04), 0.19)
-    for place, slant, depth in ((0.74, 0.16, 0.34), (0.87, -0.06, 0.30)):
-        fold = ridge(x - F(place) + 0.05 * frown + F(slant) * from_brow, 0.042)
+    for place, slant, depth in ((0.74, 0.16, 0.46), (0.87, -0.06, 0.42)):
+        fold = ridge(x - F(place) + 0.05 * frown + F(slant) * from_brow, 0.048)
         fold *= F(face.wrinkles * depth) * frown * window
         light[:, :, inner] -= fold
-    under = ridge(c.y - (c.brow + c.brow_half + F(0.03)), 0.032)
-    under *= F(face.wrinkles * 0.30) * frown * c.medial
+    under = ridge(c.y - (c.brow + c.brow_half + F(0.03)), 0.038)
+    under *= F(face.wrinkles * 0.36) * frown * c.medial
     light -= under
 
 
@@ -106,16 +106,16 @@ def crows_feet(face: Face, c: Curves, light: Array) -> None:
     beyond, y = beyond[:, :, outer], c.y[:, :, outer] - c.corner_line[:, :, outer]
     fade = np.clip(beyond * 8, 0, 1) * np.clip(1.6 - 2.4 * beyond, 0, 1)
     for slope, start in ((-0.55, -0.03), (0.05, 0.02), (0.60, 0.07)):
-        fold = ridge(y - F(start) - F(slope * face.half_width) * beyond, 0.022)
-        fold *= F(face.wrinkles * 0.42) * raised * fade
+        fold = ridge(y - F(start) - F(slope * face.half_width) * beyond, 0.030)
+        fold *= F(face.wrinkles * 0.52) * raised * fade
         light[:, :, outer] -= fold
 
 
 def under_eye(face: Face, c: Curves, light: Array) -> None:
     """The furrow under the lower lid: deep with a raised cheek (AU6) or a tightened lid (AU7)."""
     au6, au7 = c.au["AU6"], c.au["AU7"]
-    depth = F(face.bag * 0.4) + F(face.wrinkles) * (0.04 + 0.30 * au6 + 0.20 * au7)
-    fold = ridge(c.y - (c.lower + F(0.10) + 0.02 * c.across - 0.02 * au6), 0.024)
+    depth = F(face.bag * 0.4) + F(face.wrinkles) * (0.04 + 0.36 * au6 + 0.24 * au7)
+    fold = ridge(c.y - (c.lower + F(0.10) + 0.02 * c.across - 0.02 * au6), 0.030)
     fold *= depth * np.clip(1.25 - c.across * c.across, 0, 1)
     light -= fold
 
@@ -129,11 +129,11 @@ def nose_root(face: Face, c: Curves, light: Array) -> None:
     x, y = c.x[:, :, inner], c.y[:, :, inner]
     fade = np.clip((x - 0.52) * 6, 0, 1)
     for height in (-0.22, -0.08, 0.07):
-        fold = ridge(y - F(height) + 0.55 * (x - 0.85) + 0.04 * np.sin(9 * x + 7 * height), 0.042)
-        fold *= F(face.wrinkles * 0.32) * wrinkled * fade
+        fold = ridge(y - F(height) + 0.55 * (x - 0.85) + 0.04 * np.sin(9 * x + 7 * height), 0.045)
+        fold *= F(face.wrinkles * 0.42) * wrinkled * fade
         light[:, :, inner] -= fold
     cheek = ridge(c.y - (c.lower + F(0.22) + 0.30 * c.x * c.x), 0.045)
-    cheek *= F(face.wrinkles * 0.26) * wrinkled * np.clip((c.x + 0.1) * 3, 0, 1)
+    cheek *= F(face.wrinkles * 0.34) * wrinkled * np.clip((c.x + 0.1) * 3, 0, 1)
     light -= cheek
 
 

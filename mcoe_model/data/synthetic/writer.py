@@ -37,7 +37,7 @@ from mcoe_model.workers import spawn_pool
 
 SETTINGS_FILE, ANNOTATION_FILE, SESSIONS_FILE, PARTIAL = "synthetic.json", "emotion.json", "sessions.json", ".partial"
 #: Raised whenever the same settings give other pictures than before.
-GENERATOR = 3
+GENERATOR = 4
 JPEG_QUALITY = 92
 #: Sequences handed to a worker at a time.
 BATCH = 4
