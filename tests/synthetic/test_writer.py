@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -135,10 +136,25 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_damaged_settings_are_named(tmp_path: Path) -> None:
-    (tmp_path / "synthetic.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[]", '{"settings": 3}'])
+def test_damaged_settings_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "synthetic.json").write_text(content)
     with pytest.raises(DataInvalid, match=r"synthetic\.json"):
         write_see(tmp_path, SMALL)
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "see").touch()
+    for root in (tmp_path / "see", tmp_path / "see" / "below"):
+        with pytest.raises(OutputExists, match="a file"):
+            write_see(root, SMALL)
+
+
+def test_two_runs_into_one_folder_do_not_disturb_each_other(whole: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        for run in [pool.submit(write_see, tmp_path / "see", SMALL, workers=1) for _ in range(2)]:
+            run.result()
+    assert digest(tmp_path / "see") == digest(whole)
 
 
 def test_progress_counts_sequences(tmp_path: Path) -> None:
@@ -170,7 +186,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(
     assert digest(root) == digest(whole)
 
 
-def test_sessions_are_beside_a_wearable_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_are_beside_a_wearable_set(tmp_path: Path) -> None:
     settings = SyntheticSettings(subjects=1, design="wearable", size=24)
     write_see(tmp_path / "see", settings, workers=1)
     sessions = json.loads((tmp_path / "see" / "sessions.json").read_text())

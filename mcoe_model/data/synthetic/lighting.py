@@ -31,9 +31,9 @@ class Light:
 #: For each lighting: what skin in full light gives [full scales], fall-off from the middle to the dark side, glare.
 RANGES = {
     "normal": ((0.125, 0.235), (0.10, 0.35), (0.02, 0.02)),
-    "overexposed": ((0.54, 0.84), (0.55, 0.80), (0.03, 0.08)),
+    "overexposed": ((0.52, 0.80), (0.55, 0.80), (0.03, 0.08)),
     "low-light": ((0.012, 0.032), (0.10, 0.40), (0.02, 0.02)),
-    "hdr": ((0.19, 0.36), (0.0, 0.0), (0.02, 0.02)),
+    "hdr": ((0.17, 0.34), (0.0, 0.0), (0.02, 0.02)),
 }
 
 

@@ -12,10 +12,13 @@ A sequence is there whole or not at all: both folders are filled under `.partial
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Generator, Iterator
 from concurrent.futures import as_completed
 from datetime import date, timedelta
 from pathlib import Path
@@ -37,7 +40,7 @@ from mcoe_model.workers import spawn_pool
 
 SETTINGS_FILE, ANNOTATION_FILE, SESSIONS_FILE, PARTIAL = "synthetic.json", "emotion.json", "sessions.json", ".partial"
 #: Raised whenever the same settings give other pictures than before.
-GENERATOR = 4
+GENERATOR = 5
 JPEG_QUALITY = 92
 #: Sequences handed to a worker at a time.
 BATCH = 4
@@ -46,48 +49,43 @@ BATCH = 4
 def write_see(root: Path, settings: SyntheticSettings, *, workers: int = 1, progress: Progress = silent) -> None:
     """Write the data set of ``settings`` under ``root``, or finish one that was begun with the same settings.
 
-    ``progress`` counts sequences. Raises OutputExists where ``root`` holds anything else, DiskFull on a full disk.
+    ``progress`` counts sequences. A second process that writes the same folder waits for the first and finds it done.
+    Raises OutputExists where ``root`` holds anything else, DiskFull on a full disk.
     """
-    claim(root, settings)
     clips = plan(settings)
-    missing = [clip for clip in clips if not _is_there(root, clip)]
-    done = len(clips) - len(missing)
-    progress(done, len(clips), "")
-    batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
-    if workers == 1:
-        for batch in batches:
-            done += write_clips(root, settings, batch)
-            progress(done, len(clips), "")
-    else:
-        pool = spawn_pool(workers)
+    with _alone(root):
+        claim(root, settings)
+        missing = [clip for clip in clips if not _is_there(root, clip)]
+        done = len(clips) - len(missing)
+        progress(done, len(clips), "")
         try:
-            for future in as_completed([pool.submit(write_clips, root, settings, batch) for batch in batches]):
-                done += future.result()
-                progress(done, len(clips), "")
+            with contextlib.closing(_write_batches(root, settings, missing, workers)) as batches:
+                for written in batches:
+                    done += written
+                    progress(done, len(clips), "")
         finally:
-            pool.shutdown(cancel_futures=True)
-    if settings.design == "wearable":
-        write_json(root / SESSIONS_FILE, sessions(clips, settings.seed))
-    shutil.rmtree(root / PARTIAL, ignore_errors=True)
-    write_json(root / ANNOTATION_FILE, annotation(clips))
+            shutil.rmtree(root / PARTIAL, ignore_errors=True)
+        if settings.design == "wearable":
+            write_json(root / SESSIONS_FILE, sessions(clips, settings.seed))
+        write_json(root / ANNOTATION_FILE, annotation(clips))
 
 
 def claim(root: Path, settings: SyntheticSettings) -> None:
-    """Make ``root`` the folder of ``settings``. Raises OutputExists where it holds something else."""
+    """Make the folder ``root`` that of ``settings``. Raises OutputExists where it holds something else."""
     stamp = {"generator": GENERATOR, "settings": settings.as_json()}
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    if not any(root.iterdir()):
         write_json(root / SETTINGS_FILE, stamp)
         return
     try:
         found = json.loads((root / SETTINGS_FILE).read_text())
+        difference = _difference(found, stamp)
     except FileNotFoundError:
         raise OutputExists(f"{root} is there and holds no synthetic data set; name another folder") from None
-    except ValueError:
-        raise DataInvalid(f"{root / SETTINGS_FILE} is not JSON; remove the folder and start again") from None
-    if found != stamp:
-        other = _difference(found, stamp)
-        raise OutputExists(f"{root} holds a data set with other settings ({other}); name another folder")
-    shutil.rmtree(root / PARTIAL, ignore_errors=True)
+    except (ValueError, TypeError, KeyError):
+        raise DataInvalid(f"{root / SETTINGS_FILE} cannot be read; remove {root} and start again") from None
+    if difference:
+        raise OutputExists(f"{root} holds a data set with other settings ({difference}); name another folder")
+    shutil.rmtree(root / PARTIAL, ignore_errors=True)  # of a run that was killed
 
 
 def write_clips(root: Path, settings: SyntheticSettings, clips: list[Clip]) -> int:
@@ -96,7 +94,6 @@ def write_clips(root: Path, settings: SyntheticSettings, clips: list[Clip]) -> i
         for clip in clips:
             _write_clip(root, clip, *draw_clip(clip, settings))
     except OSError as fault:
-        shutil.rmtree(root / PARTIAL, ignore_errors=True)
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left while writing {root}; free some and run the same command again") from fault
         raise
@@ -127,6 +124,38 @@ def sessions(clips: tuple[Clip, ...], seed: int) -> dict[str, Any]:
     return {clip.name: {"session": clip.session, "date": dates[clip.subject, clip.session]} for clip in clips}
 
 
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold ``root``, made if need be, against other processes. Raises OutputExists where it is no folder."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise OutputExists(f"{root} is, or lies in, a file; name another folder") from None
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write_batches(
+    root: Path, settings: SyntheticSettings, clips: list[Clip], workers: int
+) -> Generator[int, None, None]:
+    """Write ``clips`` in batches, here or in worker processes; yields the size of each batch that is done."""
+    batches = [clips[i : i + BATCH] for i in range(0, len(clips), BATCH)]
+    if workers == 1 or len(batches) < 2:
+        for batch in batches:
+            yield write_clips(root, settings, batch)
+        return
+    pool = spawn_pool(min(workers, len(batches)))
+    try:
+        for future in as_completed([pool.submit(write_clips, root, settings, batch) for batch in batches]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _is_there(root: Path, clip: Clip) -> bool:
     return (root / "frame" / clip.folder / clip.name).is_dir()
 
@@ -145,6 +174,7 @@ def _write_clip(root: Path, clip: Clip, frames: NDArray[np.uint8], events: NDArr
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    there, here = ({**part.get("settings", {}), "generator": part.get("generator")} for part in (found, wanted))
+    """The settings in which a folder's stamp and the wanted one differ, for the user; empty when they agree."""
+    there, here = ({**stamp["settings"], "generator": stamp["generator"]} for stamp in (found, wanted))
     return ", ".join(f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key])
 
