@@ -45,7 +45,7 @@ CLIENT_APP = "simulations.flower_app:client_app"
 #: With `--baselines auto` the baselines run for presets of at most this many samples to train all of them on.
 CHEAP_PRESETS = ("mcoe-tiny",)
 #: At most about this many rounds are evaluated on validation: enough for a curve, however many rounds there are.
-CURVE_POINTS = 20
+CURVE_POINTS = 12
 
 
 def begin_or_resume(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:

@@ -47,7 +47,7 @@ class SimulationSettings:
     base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
     imagenet: str = _setting("", "file with torchvision's ResNet-18 weights for the backbones (.safetensors or .pth)")
     base_epochs: int = _setting(60, "epochs of the base model's training")
-    rounds: int = _setting(40, "federated rounds")
+    rounds: int = _setting(24, "federated rounds")
     cohort: str = _setting("all", "clients per round: all, a number or a share")
     local_epochs: int = _setting(1, "epochs on a client in one round")
     batch_size: int = _setting(8, "batch size on a client")
