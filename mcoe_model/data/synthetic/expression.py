@@ -57,6 +57,8 @@ class Habits:
     )
     reserve: float = 0.15  # the most reserved person shows so much less
     faint: float = 0.125  # the faintest take of one person shows so much less
+    halfhearted: float = 0.08  # chance that a take is hardly performed
+    halfhearted_share: tuple[float, float] = (0.15, 0.50)
     blend: float = 0.06  # chance of a second emotion mixed in
     blend_share: tuple[float, float] = (0.15, 0.45)
     unrest: float = 0.02  # contraction that belongs to no emotion
@@ -86,6 +88,8 @@ def contractions(
     template = TEMPLATES[emotion]
     duration = float(t[-1])
     strength = face.expressiveness * (1.0 - difficulty * HABITS.faint * g.beta(1.4, 2.6))
+    if g.uniform() < difficulty * HABITS.halfhearted:
+        strength *= g.uniform(*HABITS.halfhearted_share)
     strength = max(strength, 0.12)
     gains = face.gains * np.exp(difficulty * HABITS.take_spread * g.normal(size=8)) * strength
     target = np.array(template.units) * gains
