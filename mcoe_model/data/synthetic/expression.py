@@ -88,8 +88,9 @@ def contractions(
     template = TEMPLATES[emotion]
     duration = float(t[-1])
     strength = face.expressiveness * (1.0 - difficulty * HABITS.faint * g.beta(1.4, 2.6))
-    if g.uniform() < difficulty * HABITS.halfhearted:
-        strength *= g.uniform(*HABITS.halfhearted_share)
+    chance, half = g.uniform(), g.uniform(*HABITS.halfhearted_share)  # drawn in any case: the others stay the same
+    if chance < difficulty * HABITS.halfhearted:
+        strength *= half
     strength = max(strength, 0.12)
     gains = face.gains * np.exp(difficulty * HABITS.take_spread * g.normal(size=8)) * strength
     target = np.array(template.units) * gains

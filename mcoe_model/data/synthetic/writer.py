@@ -40,7 +40,7 @@ from mcoe_model.workers import spawn_pool
 
 SETTINGS_FILE, ANNOTATION_FILE, SESSIONS_FILE, PARTIAL = "synthetic.json", "emotion.json", "sessions.json", ".partial"
 #: Raised whenever the same settings give other pictures than before.
-GENERATOR = 6
+GENERATOR = 7
 JPEG_QUALITY = 92
 #: Sequences handed to a worker at a time.
 BATCH = 4
