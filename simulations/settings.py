@@ -26,7 +26,7 @@ Baselines = Literal["auto", "on", "off"]
 #: Which defaults a scale changes: `quick` is the dataclass's own, `full` is all of SEE's subjects.
 SCALES: dict[str, dict[str, Any]] = {
     "quick": {},
-    "full": {"subjects": 111, "sequences": 0},
+    "full": {"subjects": 111, "sequences": 0, "base_epochs": 60},
 }
 
 
@@ -46,12 +46,12 @@ class SimulationSettings:
     model: str = _setting("mcoe-tiny", "preset: mcoe, mcoe-edge, mcoe-tiny")
     base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
     imagenet: str = _setting("", "file with torchvision's ResNet-18 weights for the backbones (.safetensors or .pth)")
-    base_epochs: int = _setting(60, "epochs of the base model's training")
+    base_epochs: int = _setting(20, "epochs of the base model's training")
     rounds: int = _setting(24, "federated rounds")
     cohort: str = _setting("all", "clients per round: all, a number or a share")
     local_epochs: int = _setting(1, "epochs on a client in one round")
     batch_size: int = _setting(8, "batch size on a client")
-    lr: float = _setting(5e-4, "learning rate on a client")
+    lr: float = _setting(1e-3, "learning rate on a client")
     schedule: Schedule = _setting("step", "learning rate over the rounds: constant, step (x 0.94 a round) or cosine")
     train: TrainMode = _setting("full", "head (frozen backbones, cached features) or full")
     rule: str = _setting("weighted-mean", "aggregation rule: weighted-mean, expert-weighted-mean, median")
