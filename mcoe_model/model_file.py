@@ -40,7 +40,7 @@ class Normalisation:
     event_sd: float
 
 
-#: SEE's own constants (SPEC 1.5), used only where a published run is reproduced.
+#: The constants of SEEN's and MCO-E Net's released code, used only where a published run is reproduced.
 SEE_NORMALISATION = Normalisation(0.22616537, 0.118931554, 0.504413, 0.06928615)
 
 

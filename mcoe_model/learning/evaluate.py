@@ -1,7 +1,7 @@
 """Exact evaluation: every window a clip can be sampled at, weighted by the sampling law, so that no sampling noise is
 left.
 
-The published protocol scores 20 random passes (SPEC 1.6); this is its expectation. Differs from it only in that.
+The published protocol scores 20 random passes; this is its expectation. Differs from it only in that.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The training loop, written once: the wearable's fine-tuning, a fleet's base model and every baseline run through it.
 
-Cross-entropy, AdamW and a random window per clip and epoch, as the publication trains (SPEC 1.5). Differs from it: a
+Cross-entropy, AdamW and a random window per clip and epoch, as the released code of MCO-E Net trains. Differs: a
 load-balancing term can be added, E x sum_e f_e p_e with the expert load f of the whole cohort where it is known
 (Qiu et al. 2025, "Demons in the Detail", https://arxiv.org/abs/2501.11873); a mixture of experts trained on a few clips
 otherwise soon uses two of them only.

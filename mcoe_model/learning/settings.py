@@ -23,7 +23,7 @@ def rate_factor(schedule: Schedule, *, share: float, step: int) -> float:
 class FineTuneSettings:
     """One training run over a set of clips. The defaults are a wearable's: a few epochs, a constant learning rate.
 
-    - ``schedule``: ``constant``; ``step`` multiplies by 0.94 after every epoch (SPEC 1.5); ``cosine`` falls to zero.
+    - ``schedule``: ``constant``; ``step`` multiplies by 0.94 after every epoch, as published; ``cosine`` falls to zero.
     - ``batch_norm``: ``frozen`` keeps the base model's statistics, ``running`` learns them (training from scratch).
     - ``balance``: weight of the load-balancing term over experts; the publication has none.
     - ``augment``: shift, brightness and event drop; only pictures can be augmented, cached features cannot.
