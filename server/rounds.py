@@ -43,10 +43,10 @@ class RoundSettings:
     train_mode: TrainMode = "head"
     rule: str = "weighted-mean"
     rule_settings: RuleSettings = field(default_factory=RuleSettings)
-    schedule: Schedule = "constant"
-    rounds: int = 0
     quorum: float = 0.5
     seed: int = 0
+    schedule: Schedule = "constant"
+    rounds: int = 0
 
     def __post_init__(self) -> None:
         found = []
