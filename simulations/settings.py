@@ -26,7 +26,7 @@ Baselines = Literal["auto", "on", "off"]
 #: Which defaults a scale changes: `quick` is the dataclass's own, `full` is all of SEE's subjects.
 SCALES: dict[str, dict[str, Any]] = {
     "quick": {},
-    "full": {"subjects": 111, "sequences": 0, "base_epochs": 40},
+    "full": {"subjects": 111, "sequences": 0, "base_epochs": 8},
 }
 
 
