@@ -6,16 +6,14 @@ What differs between them is where the clips are: ``open_store`` answers that fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from numpy.typing import NDArray
 
 from client.learner import ClipStore, check_in, learn
 from mcoe_model.errors import McoeError
-from mcoe_model.npy import decode, encode
 from mcoe_model.protocol import ProtocolError, TrainTask
+from mcoe_model.tensors import STYPE, pack, unpack
 
 #: Error code of a reply that says in one line why the client could not do its task. Flower's own are below 100.
 CANNOT_DO = 100
@@ -34,14 +32,13 @@ def make_client_app(open_store: Callable[[Context], ClipStore]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         try:
             task = TrainTask.from_record(message.content["task"])
-            arrays = message.content["model"]
-            payload = {name: decode(array.data) for name, array in arrays.items()}  # type: ignore[union-attr]
+            payload = unpack(message.content.array_records["model"]["tensors"].data)
             learned = learn(open_store(context), task, payload)
         except (McoeError, ProtocolError, KeyError, ValueError) as fault:
             return Message(Error(CANNOT_DO, f"{type(fault).__name__}: {fault}"), reply_to=message)
         content = RecordDict(
             {
-                "update": ArrayRecord({name: _array(value) for name, value in learned.update.items()}),
+                "update": ArrayRecord({"tensors": _array(pack(learned.update))}),
                 "meta": ConfigRecord(learned.meta.to_record()),  # type: ignore[arg-type]
                 "report": MetricRecord(learned.report.to_record()),  # type: ignore[arg-type]
             }
@@ -51,5 +48,5 @@ def make_client_app(open_store: Callable[[Context], ClipStore]) -> ClientApp:
     return app
 
 
-def _array(value: NDArray[Any]) -> Array:
-    return Array(dtype=value.dtype.name, shape=value.shape, stype="numpy.ndarray", data=encode(value))
+def _array(packed: bytes) -> Array:
+    return Array(dtype="uint8", shape=(len(packed),), stype=STYPE, data=packed)

@@ -57,7 +57,8 @@ def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
     model, card = store.model()
     if card.generation.id != task.generation:
         raise ModelInvalid(f"the task is for generation {task.generation}, this client has {card.generation.id}")
-    expected = payload_names(model_specs(model), task.train_mode)
+    specs = model_specs(model)
+    expected = payload_names(specs, task.train_mode)
     if tuple(sorted(payload)) != expected or tensors_sha256(payload) != task.payload_sha256:
         raise ModelInvalid("the tensors received are not the ones the task names; the next message brings them anew")
     started = time.perf_counter()
@@ -77,7 +78,7 @@ def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
     )
     after = measure(model, samples)
     trained = tensors_of(model)
-    update = make_update(payload, trained, manifest(model_specs(model), task.train_mode, experts))
+    update = make_update(payload, trained, manifest(specs, task.train_mode, experts))
     meta = UpdateMeta(
         update_id(store.client_id, task.base_sha256, samples.names),
         store.client_id,

@@ -13,11 +13,10 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 
 from mcoe_model.errors import RoundFailed, TooFewSubjects
-from mcoe_model.npy import decode, encode
 from mcoe_model.protocol import CheckIn, ProtocolError
+from mcoe_model.tensors import STYPE, pack, unpack
 from server.acceptance import Accepted, Rejected, Reply
 from server.cohort import choose_cohort, cohort_size
 from server.rounds import RoundEngine, RoundInProgress
@@ -118,7 +117,7 @@ class Coordinator:
     def _exchange(self, current: RoundInProgress, clients: dict[int, str]) -> None:
         """Send the task to these nodes and judge their replies one by one."""
         sender: dict[str, str] = {}
-        arrays = ArrayRecord({name: _array(value) for name, value in current.payload.items()})
+        arrays = ArrayRecord({"tensors": _array(pack(current.payload))})
         for node, client in clients.items():
             content = RecordDict({"model": arrays, "task": ConfigRecord(current.task.to_record())})  # type: ignore[arg-type]
             message = Message(
@@ -142,8 +141,8 @@ class Coordinator:
             self.engine.no_reply(current, client, reason)
             return Rejected(reason)
         try:
-            arrays = {name: decode(array.data) for name, array in _record(message, "update").items()}
-            reply = Reply(client, arrays, dict(_record(message, "meta")), dict(_record(message, "report")))
+            update = unpack(_record(message, "update")["tensors"].data)
+            reply = Reply(client, update, dict(_record(message, "meta")), dict(_record(message, "report")))
         except Exception as fault:  # whatever a client sends must not end the others' round
             reason = f"reply cannot be read: {fault}"
             self.engine.no_reply(current, client, reason)
@@ -157,5 +156,5 @@ def _record(message: Message, name: str) -> Any:
     return message.content[name]
 
 
-def _array(value: NDArray[Any]) -> Array:
-    return Array(dtype=value.dtype.name, shape=value.shape, stype="numpy.ndarray", data=encode(value))
+def _array(packed: bytes) -> Array:
+    return Array(dtype="uint8", shape=(len(packed),), stype=STYPE, data=packed)

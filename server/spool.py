@@ -1,13 +1,13 @@
 """Accepted updates on disk, one file each, until their round is aggregated.
 
 An update is written durably (temporary file, fsync, rename) under its update id, before the registry names it. Reading
-goes by columns of one tensor, so that aggregation never holds a whole update, let alone a cohort of them.
+goes by columns, so that aggregation never holds a whole update, let alone a cohort of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,34 @@ class SpooledUpdate:
     def __contains__(self, name: str) -> bool:
         return name in self.extents
 
-    def columns(self, name: str, start: int, stop: int) -> Float32s:
-        """Values start..stop of the flattened tensor: (stop - start,) float32."""
-        begin, end = self.extents[name]
-        first, last = begin + 4 * start, min(begin + 4 * stop, end)
-        return np.fromfile(self.path, np.float32, (last - first) // 4, offset=first)
+    def read(self, columns: Iterable[tuple[str, int, int]], into: Float32s) -> None:
+        """Fill ``into`` (C,) with values start..stop of the named flattened tensors, one after the other."""
+        with self.path.open("rb", buffering=0) as file:
+            filled = 0
+            for first, last in self._runs(columns):
+                target = into[filled : filled + (last - first) // 4]
+                file.seek(first)
+                if file.readinto(target.data.cast("B")) != last - first:
+                    raise torn_update(self.path)
+                filled += len(target)
+
+    def _runs(self, columns: Iterable[tuple[str, int, int]]) -> Iterator[tuple[int, int]]:
+        """Byte ranges of the columns; those that touch become one, since a read costs more than its bytes."""
+        begin = end = 0
+        for name, start, stop in columns:
+            tensor = self.extents[name][0]
+            first, last = tensor + 4 * start, tensor + 4 * stop
+            if first != end:
+                if end > begin:
+                    yield begin, end
+                begin = first
+            end = last
+        yield begin, end
+
+
+def torn_update(path: Path) -> DataInvalid:
+    """The error for an update whose bytes are not all there."""
+    return DataInvalid(f"the accepted update {path} is torn; restore it from a backup, or start a new run")
 
 
 def open_update(folder: Path, update_id: str) -> SpooledUpdate:
@@ -66,5 +89,5 @@ def open_update(folder: Path, update_id: str) -> SpooledUpdate:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         torn = True
     if torn:
-        raise DataInvalid(f"the accepted update {path} is torn; restore it from a backup, or start a new run")
+        raise torn_update(path)
     return SpooledUpdate(path, extents)

@@ -179,8 +179,7 @@ def _run_rounds(crew: Crew, folder: Path, display: Display) -> None:
         run_on_flower(folder, display.phase("federated rounds"))
         return
     nodes = [{"partition-id": partition} for partition in range(len(scene.subjects("clients")))]
-    pool = crew.pool if scene.settings.processes > 1 else None
-    with closing(LocalGrid(CLIENT_APP, nodes, {"run-folder": str(folder)}, pool)) as grid:
+    with closing(LocalGrid(CLIENT_APP, nodes, {"run-folder": str(folder)}, crew.pool)) as grid:
         coordinate(grid, folder, _watcher(scene.settings.rounds, display), poll=LOCAL_POLL)
 
 

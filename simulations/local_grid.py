@@ -1,15 +1,18 @@
-"""A Flower grid in one process, or over a few worker processes: the same apps and messages without a network.
+"""A Flower grid over worker processes of this machine: the same apps and messages without a network.
 
-Every worker keeps one resident model and runs the ClientApp on one message after the other. One worker is a thread of
-this process, so that the server judges a reply while the next client trains; more are processes, to which messages
-travel as Flower's own bytes. Replies do not depend on which worker made them.
+Every worker keeps one resident model and runs the ClientApp on one message after the other, while this process judges
+the replies that came before. Messages travel as Flower's own bytes, in files that live as long as the message, since
+a pipe takes ten times as long; replies do not depend on which worker made them. A single worker is a process too: as a
+thread beside the server it would wait for Python's lock on every tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -39,8 +42,7 @@ Configuration = dict[str, Any]
 class LocalGrid(Grid):
     """Node ids FIRST_NODE_ID, FIRST_NODE_ID + 1, ...: one node per entry of ``node_configs``.
 
-    ``client_app`` is a reference ``module:name``, so that workers import it themselves. ``pool`` runs the messages in
-    other processes; without one, a thread of this process runs them one after the other.
+    ``client_app`` is a reference ``module:name``, which the workers of ``pool`` import.
     """
 
     def __init__(
@@ -48,20 +50,23 @@ class LocalGrid(Grid):
         client_app: str,
         node_configs: list[Configuration],
         run_config: Configuration,
-        pool: ProcessPoolExecutor | None = None,
+        pool: ProcessPoolExecutor,
     ) -> None:
         self._client_app = client_app
         self._nodes = {FIRST_NODE_ID + index: config for index, config in enumerate(node_configs)}
         self._run_config = run_config
         self._pool = pool
-        self._thread = ThreadPoolExecutor(1)
-        self._replies: dict[str, Future[Message] | Future[bytes]] = {}
+        self._replies: dict[str, Future[None]] = {}
+        self._folder = TemporaryDirectory(prefix="mcoe-grid-")
+        self.mail = Path(self._folder.name)
         self._sent = 0
         identify_process(run_id=RUN_ID, node_id=SERVER_NODE_ID)
 
     def close(self) -> None:
-        """Forget the messages that nobody has begun to answer; else this process would answer them before it ends."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Forget the messages that nobody has begun to answer; the workers would answer them before they end."""
+        waited_for = [reply for reply in self._replies.values() if not reply.cancel()]
+        wait(waited_for)
+        self._folder.cleanup()
 
     def set_run(self, run: Run) -> None:
         """The local grid has one run."""
@@ -94,49 +99,53 @@ class LocalGrid(Grid):
         return [self._take(message_id) for message_id in self.push_messages(messages)]
 
     def _take(self, message_id: str) -> Message:
-        reply = self._replies.pop(message_id).result()
-        return message_from_bytes(reply) if isinstance(reply, bytes) else reply
+        self._replies.pop(message_id).result()
+        reply = self._letter(message_id)
+        try:
+            return message_from_bytes(reply.read_bytes())
+        finally:
+            reply.unlink()
+
+    def _letter(self, message_id: str) -> Path:
+        return self.mail / message_id
 
     def _push(self, message: Message) -> str:
         self._sent += 1
         message_id = str(self._sent)
         assign_message_id(message, message_id)
         node_id = message.metadata.dst_node_id
-        config = self._nodes[node_id]
-        task = (self._client_app, node_id, config, self._run_config)
-        if self._pool is None:
-            self._replies[message_id] = self._thread.submit(_call, message, *task)
-        else:
-            content = cast(bytes, _AsBytes(message))  # which is what arrives
-            self._replies[message_id] = self._pool.submit(_call_bytes, content, *task)
+        letter = cast(Path, _Letter(message, self._letter(message_id)))  # which is what arrives
+        self._replies[message_id] = self._pool.submit(
+            _call, letter, self._client_app, node_id, self._nodes[node_id], self._run_config
+        )
         return message_id
 
 
-class _AsBytes:
-    """A message that becomes Flower's bytes when a worker takes it; until then messages share their arrays."""
+class _Letter:
+    """A message that is written to its file when a worker is about to take it; until then messages share arrays."""
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Message, path: Path) -> None:
         self._message = message
+        self._path = path
 
-    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
-        return bytes, (message_to_bytes(self._message),)
+    def __reduce__(self) -> tuple[type[Path], tuple[str]]:
+        self._path.write_bytes(message_to_bytes(self._message))
+        return Path, (str(self._path),)
 
 
-def _call(message: Message, client_app: str, node_id: int, config: Configuration, run_config: Configuration) -> Message:
-    """Run the ClientApp on one message; an exception becomes an error reply, as on a SuperNode."""
+def _call(letter: Path, client_app: str, node_id: int, config: Configuration, run_config: Configuration) -> None:
+    """Run the ClientApp on one message; its reply takes the message's place in the file.
+
+    An exception becomes an error reply, as on a SuperNode.
+    """
+    identify_process(run_id=RUN_ID, node_id=node_id)
+    message = message_from_bytes(letter.read_bytes())
     context = Context(RUN_ID, node_id, config, RecordDict(), run_config)
     try:
-        return _load(client_app)(message, context)
+        reply = _load(client_app)(message, context)
     except (Exception, SystemExit) as fault:  # whatever a client's code does must not end the others' round
-        return Message(Error(CLIENT_APP_RAISED, f"{type(fault).__name__}: {fault}"), reply_to=message)
-
-
-def _call_bytes(
-    content: bytes, client_app: str, node_id: int, config: Configuration, run_config: Configuration
-) -> bytes:
-    """`_call` in a worker process."""
-    identify_process(run_id=RUN_ID, node_id=node_id)
-    return message_to_bytes(_call(message_from_bytes(content), client_app, node_id, config, run_config))
+        reply = Message(Error(CLIENT_APP_RAISED, f"{type(fault).__name__}: {fault}"), reply_to=message)
+    letter.write_bytes(message_to_bytes(reply))
 
 
 def _load(client_app: str) -> ClientApp:

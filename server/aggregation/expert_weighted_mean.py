@@ -7,18 +7,18 @@ shrinks an expert that hardly anybody used towards its old value, so a never-use
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from server.aggregation.rule import Contribution, Float32s, Float64s, RuleSettings, weighted_sum
+from server.aggregation.block import Block
+from server.aggregation.rule import Combine, RuleSettings, weighted_sum
 from server.aggregation.weighted_mean import WeightedMean
 
 
 class ExpertWeightedMean(WeightedMean):
-    """Shared tensors as the weighted mean; expert e: sum_k b_ke delta_ke / (sum_k b_ke + kappa)."""
+    """The shared block as the weighted mean; expert e: sum_k b_ke delta_ke / (sum_k b_ke + kappa)."""
 
-    def expert(
-        self, expert: int, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings
-    ) -> Float64s:
-        mass = [min(sender.router.gate_mass[expert], settings.max_gate_mass) for sender in senders]
+    def combine(self, block: Block, settings: RuleSettings) -> Combine:
+        if block.expert is None:
+            return super().combine(block, settings)
+        mass = [min(sender.router.gate_mass[block.expert], settings.max_gate_mass) for sender in block.senders]
         total = sum(mass) + settings.kappa
-        return weighted_sum(rows, [m / total if total else 0.0 for m in mass])
+        weights = [m / total if total else 0.0 for m in mass]
+        return lambda rows: weighted_sum(rows, weights)

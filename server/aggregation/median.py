@@ -7,22 +7,20 @@ its value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from server.aggregation.rule import Contribution, Float32s, Float64s, RuleSettings
+from server.aggregation.block import Block
+from server.aggregation.rule import Combine, Float32s, Float64s, RuleSettings
 
 
 class Median:
     """Unweighted, per coordinate; of an even number the mean of the middle two."""
 
-    def shared(self, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings) -> Float64s:
-        return np.median(rows.astype(np.float64), axis=0)
+    def combine(self, block: Block, settings: RuleSettings) -> Combine | None:
+        if block.expert is not None and len(block.senders) < 2 * settings.faulty + 1:
+            return None
+        return _median
 
-    def expert(
-        self, expert: int, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings
-    ) -> Float64s:
-        if len(rows) < 2 * settings.faulty + 1:
-            return np.zeros(rows.shape[1], np.float64)
-        return self.shared(rows, senders, settings)
+
+def _median(rows: Float32s) -> Float64s:
+    return np.median(rows.astype(np.float64), axis=0)

@@ -1,21 +1,24 @@
-"""What an aggregation rule is: two pure functions of columns, one for shared tensors, one for an expert's tensors.
+"""What an aggregation rule is: a pure function that says how the columns of a block are combined.
 
 Rules see K updates as rows of a (K, C) array of float32 deltas (trained minus base), always in update-id order, and
-return the aggregated delta (C,) in float64. A column's result depends on that column alone, so any split into chunks
-gives the same bits.
+return the aggregated delta (C,) in float64. Once combining has begun, a column's result depends on that column alone,
+so any split into chunks gives the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcoe_model.errors import SettingsError
 from mcoe_model.router_statistics import RouterStatistics
+
+if TYPE_CHECKING:
+    from server.aggregation.block import Block
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
@@ -60,23 +63,30 @@ class Contribution:
     router: RouterStatistics
 
 
+#: Turns rows (K, C) into the aggregated delta (C,).
+Combine = Callable[[Float32s], Float64s]
+
+
 class Rule(Protocol):
-    """One aggregation rule. ``rows`` and ``senders`` agree in order; both hold at least one entry."""
+    """One aggregation rule. It may look at a whole block, chunk by chunk, before it says how columns are combined."""
 
-    def shared(self, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings) -> Float64s:
-        """The delta of columns that every accepted client sent: (K, C) -> (C,)."""
+    def combine(self, block: Block, settings: RuleSettings) -> Combine | None:
+        """How the columns of this block become one; None to leave the block as it is."""
         ...
 
-    def expert(
-        self, expert: int, rows: Float32s, senders: Sequence[Contribution], settings: RuleSettings
-    ) -> Float64s:
-        """The delta of columns of one expert, over the clients that sent it: (K_e, C) -> (C,)."""
-        ...
+
+#: Columns that are summed at a time, so that the sums stay in a processor's cache.
+_TILE = 1 << 15
 
 
 def weighted_sum(rows: Float32s, weights: Sequence[float]) -> Float64s:
     """Sum of weight x row in float64, row by row, so that the order of additions is fixed: (K, C), K -> (C,)."""
     total = np.zeros(rows.shape[1], np.float64)
-    for row, weight in zip(rows, weights, strict=True):
-        total += weight * row.astype(np.float64)
+    product = np.empty(min(_TILE, rows.shape[1]), np.float64)
+    for start in range(0, rows.shape[1], _TILE):
+        tile = total[start : start + _TILE]
+        scratch = product[: len(tile)]
+        for row, weight in zip(rows, weights, strict=True):
+            np.multiply(row[start : start + _TILE], weight, out=scratch, dtype=np.float64)
+            tile += scratch
     return total

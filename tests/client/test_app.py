@@ -7,8 +7,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, Message
 from toy_store import ToyStore, expectation, payload, task
 
 from client.app import CANNOT_DO, make_client_app
-from mcoe_model.npy import decode
 from mcoe_model.protocol import CheckIn
+from mcoe_model.tensors import STYPE, pack, unpack
 from server.acceptance import Accepted, Reply, judge
 from server.superlink import SERVER_NODE_ID, assign_message_id, identify_process, message_from_bytes, message_to_bytes
 
@@ -25,7 +25,11 @@ def ask(content: RecordDict, kind: str = MessageType.TRAIN, clips: int = 6) -> M
 
 
 def model() -> ArrayRecord:
-    return ArrayRecord({name: Array(value) for name, value in payload().items()})
+    return packed(pack(payload()))
+
+
+def packed(content: bytes) -> ArrayRecord:
+    return ArrayRecord({"tensors": Array(dtype="uint8", shape=(len(content),), stype=STYPE, data=content)})
 
 
 def request(**changes: object) -> RecordDict:
@@ -40,7 +44,7 @@ def test_a_query_is_answered_with_a_check_in() -> None:
 def test_a_task_is_answered_with_a_reply_that_the_server_accepts() -> None:
     message = ask(request())
     assert message.has_content()
-    update = {name: decode(array.data) for name, array in message.content.array_records["update"].items()}
+    update = unpack(message.content.array_records["update"]["tensors"].data)
     meta, report = message.content.config_records["meta"], message.content.metric_records["report"]
     verdict = judge(Reply("client-a", update, dict(meta), dict(report)), expectation("client-a"))
     assert isinstance(verdict, Accepted), verdict
@@ -63,11 +67,11 @@ def test_the_report_holds_numbers_only_and_no_name_of_a_clip() -> None:
         (
             RecordDict(
                 {
-                    "model": ArrayRecord({"a": Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=b"?")}),
+                    "model": packed(b"?"),
                     "task": ConfigRecord(task().to_record()),  # type: ignore[arg-type]
                 }
             ),
-            "ValueError: an array is not in NPY",
+            "ValueError: the tensors cannot be read",
         ),
     ],
 )

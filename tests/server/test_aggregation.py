@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_fleet import EXPERTS, toy_model
 
-import server.aggregation
+import server.aggregation.block
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
 from mcoe_model.model_file import Tensors, tensors_sha256
 from mcoe_model.router_statistics import RouterStatistics
@@ -173,7 +173,7 @@ def test_neither_order_nor_chunk_width_changes_a_bit(
         contributions[1][1][name] = -contributions[0][1][name]
     expected = combine(tmp_path_factory.mktemp("usual"), contributions, rule)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server.aggregation, "CHUNK_BYTES", chunk)
+        patch.setattr(server.aggregation.block, "CHUNK_BYTES", chunk)
         found = combine(tmp_path_factory.mktemp("other"), [contributions[index] for index in order], rule)
     assert tensors_sha256(found) == tensors_sha256(expected)
 
@@ -221,7 +221,7 @@ GROWTH = """
 import os, resource, sys
 from pathlib import Path
 import numpy as np
-import server.aggregation
+import server.aggregation.block
 from mcoe_model.router_statistics import RouterStatistics
 from mcoe_model.update import TensorSpec
 from server.aggregation import RULES, aggregate
@@ -231,7 +231,7 @@ from server.spool import write_update
 os.fsync = lambda descriptor: None  # durability is not the subject here, time is
 folder, clients = Path(sys.argv[1]), 100
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-server.aggregation.CHUNK_BYTES = 1 << 20
+server.aggregation.block.CHUNK_BYTES = 1 << 20
 size = 500_000
 listed = []
 for client in range(clients):

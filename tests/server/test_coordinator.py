@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from toy_fleet import toy_engine
 
 from mcoe_model.errors import ExitCode, RoundFailed, TooFewSubjects
 from mcoe_model.model_file import tensors_sha256
+from mcoe_model.workers import spawn_pool
 from server.acceptance import Accepted, Rejected
 from server.app import ATTEMPTS, Coordinator, Event, ReplyJudged, RoundEnded, RoundOpened
 from server.registry import ABANDONED, PUBLISHED
@@ -27,8 +29,17 @@ HONEST = [{"client": f"honest {index}", "behaviour": "honest"} for index in rang
 Watch = Callable[[Event], None]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def worker() -> Iterator[None]:
+    """The process that plays every client of this module."""
+    with spawn_pool(1) as Fleet.pool:
+        yield
+
+
 class Fleet:
-    """A coordinator, its engine and its clients, in one process."""
+    """A coordinator and its engine in this process, and its clients in another."""
+
+    pool: ProcessPoolExecutor
 
     def __init__(self, folder: Path, nodes: list[dict[str, Any]], **engine: Any) -> None:
         self.engine: RoundEngine = toy_engine(folder, **engine)
@@ -37,7 +48,7 @@ class Fleet:
         self.events: list[Event] = []
 
     def run(self, rounds: int = 1, cohort: str = "all", seed: int = 0, watch: Watch | None = None) -> None:
-        with closing(LocalGrid("toy_clients:app", self.nodes, {"log": str(self.log)})) as grid:
+        with closing(LocalGrid("toy_clients:app", self.nodes, {"log": str(self.log)}, self.pool)) as grid:
             Coordinator(grid, self.engine, rounds, cohort, seed, watch or self.events.append, LOCAL_POLL).run()
 
     def asked(self) -> list[str]:

@@ -16,6 +16,7 @@ from toy_fleet import expectation, honest_reply
 
 from mcoe_model.model_file import tensors_sha256
 from mcoe_model.protocol import CheckIn, TrainTask
+from mcoe_model.tensors import STYPE, pack, unpack
 from server.acceptance import Reply
 
 app = ClientApp()
@@ -37,7 +38,7 @@ def honest(task: TrainTask, client: str) -> Reply:
 def as_message(reply: Reply, request: Message, **instead: Any) -> Message:
     """The reply as a Flower message, with some records replaced or (None) left out."""
     records = {
-        "update": ArrayRecord({name: Array(value) for name, value in reply.update.items()}),
+        "update": raw(pack(dict(reply.update))),
         "meta": ConfigRecord(reply.meta),  # type: ignore[arg-type]
         "report": MetricRecord(reply.report),  # type: ignore[arg-type]
     } | instead
@@ -49,18 +50,18 @@ def spoilt(reply: Reply, value: Any) -> Reply:
     return replace(reply, update=reply.update | {ROUTER: value})
 
 
-def raw(data: bytes, dtype: str = "float32") -> ArrayRecord:
-    """One array of these bytes, whatever they are."""
-    return ArrayRecord({ROUTER: Array(dtype=dtype, shape=(4, 5), stype="numpy.ndarray", data=data)})
+def raw(data: bytes) -> ArrayRecord:
+    """A reply's tensors in these bytes, whatever they are."""
+    return ArrayRecord({"tensors": Array(dtype="uint8", shape=(len(data),), stype=STYPE, data=data)})
 
 
-def npy(header: str) -> bytes:
-    """NPY bytes with this header and no values."""
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+def with_header(header: str) -> bytes:
+    """Tensors' bytes with this header and no values."""
+    return len(header).to_bytes(8, "little") + header.encode()
 
 
-PETABYTE = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1125899906842624,), }".ljust(117) + "\n")
-UNCLOSED = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 5".ljust(117) + "\n")
+PETABYTE = with_header('{"a": {"dtype": "F32", "shape": [1125899906842624], "data_offsets": [0, 4503599627370496]}}')
+UNCLOSED = with_header('{"a": {"dtype": "F32", "shape": [4, 5')
 
 
 def npz() -> bytes:
@@ -127,7 +128,7 @@ def query(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     task = task_of(message)
-    payload = {name: array.numpy() for name, array in message.content["model"].items()}  # type: ignore[union-attr]
+    payload = unpack(message.content.array_records["model"]["tensors"].data)
     assert tensors_sha256(payload) == task.payload_sha256
     client = str(context.node_config["client"])
     log = context.run_config.get("log")

@@ -1,4 +1,4 @@
-"""The local grid: Flower's grid in one process or over workers, with the same bits from both."""
+"""The local grid: Flower's grid over one worker process or two, with the same bits from both."""
 
 from __future__ import annotations
 
@@ -22,14 +22,21 @@ NODES = [{"name": f"node {index}"} for index in range(5)]
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[ProcessPoolExecutor]:
+def one() -> Iterator[ProcessPoolExecutor]:
+    with spawn_pool(1) as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[ProcessPoolExecutor]:
     with spawn_pool(2) as workers:
         yield workers
 
 
-@pytest.fixture(params=["one worker", "two workers"])
-def workers(request: pytest.FixtureRequest) -> ProcessPoolExecutor | None:
-    return request.getfixturevalue("pool") if request.param == "two workers" else None
+@pytest.fixture(params=["one", "two"])
+def workers(request: pytest.FixtureRequest) -> ProcessPoolExecutor:
+    found: ProcessPoolExecutor = request.getfixturevalue(request.param)
+    return found
 
 
 def questions(grid: LocalGrid, kind: str = MessageType.TRAIN) -> list[Message]:
@@ -54,7 +61,7 @@ def ask(grid: LocalGrid, messages: Iterable[Message]) -> dict[int, Message]:
     return found
 
 
-def test_every_node_answers_for_itself(workers: ProcessPoolExecutor | None) -> None:
+def test_every_node_answers_for_itself(workers: ProcessPoolExecutor) -> None:
     with closing(LocalGrid("echo_app:app", NODES, {"run": "configuration"}, workers)) as grid:
         messages = questions(grid, MessageType.QUERY)
         found = ask(grid, messages)
@@ -65,33 +72,38 @@ def test_every_node_answers_for_itself(workers: ProcessPoolExecutor | None) -> N
         assert found[node].metadata.reply_to_message_id == message.metadata.message_id
 
 
-def test_sending_and_receiving_gives_the_replies_in_order(workers: ProcessPoolExecutor | None) -> None:
+def test_sending_and_receiving_gives_the_replies_in_order(workers: ProcessPoolExecutor) -> None:
     with closing(LocalGrid("echo_app:app", NODES, {}, workers)) as grid:
         replies = list(grid.send_and_receive(questions(grid)))
     assert [reply.metadata.src_node_id for reply in replies] == [FIRST_NODE_ID + index for index in range(5)]
 
 
-def test_workers_are_other_processes(pool: ProcessPoolExecutor) -> None:
-    def places(workers: ProcessPoolExecutor | None) -> set[object]:
-        with closing(LocalGrid("echo_app:app", NODES, {}, workers)) as grid:
-            replies = ask(grid, questions(grid, MessageType.QUERY)).values()
-            return {reply.content.config_records["facts"]["pid"] for reply in replies}
-
-    assert places(None) == {os.getpid()}
-    assert os.getpid() not in places(pool)
+def test_workers_are_other_processes(workers: ProcessPoolExecutor) -> None:
+    with closing(LocalGrid("echo_app:app", NODES, {}, workers)) as grid:
+        replies = ask(grid, questions(grid, MessageType.QUERY)).values()
+        places = {reply.content.config_records["facts"]["pid"] for reply in replies}
+    assert os.getpid() not in places
 
 
-def test_one_worker_and_two_give_the_same_bits(pool: ProcessPoolExecutor) -> None:
-    def bits(workers: ProcessPoolExecutor | None) -> dict[int, dict[str, bytes]]:
+def test_one_worker_and_two_give_the_same_bits(one: ProcessPoolExecutor, two: ProcessPoolExecutor) -> None:
+    def bits(workers: ProcessPoolExecutor) -> dict[int, dict[str, bytes]]:
         with closing(LocalGrid("echo_app:app", NODES, {}, workers)) as grid:
             return {
                 node: {name: array.numpy().tobytes() for name, array in reply.content.array_records["model"].items()}
                 for node, reply in ask(grid, questions(grid)).items()
             }
 
-    alone = bits(None)
-    assert bits(pool) == alone == bits(None)
+    alone = bits(one)
+    assert bits(two) == alone == bits(one)
     assert len({reply["weight"] for reply in alone.values()}) == 5
+
+
+def test_no_file_of_a_message_is_left(two: ProcessPoolExecutor) -> None:
+    with closing(LocalGrid("echo_app:app", NODES, {}, two)) as grid:
+        ask(grid, questions(grid))
+        folder = Path(grid.mail)
+        assert list(folder.iterdir()) == []
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +116,7 @@ def test_one_worker_and_two_give_the_same_bits(pool: ProcessPoolExecutor) -> Non
     ],
 )
 def test_an_exception_of_a_client_becomes_an_error_reply(
-    app: str, reason: str, workers: ProcessPoolExecutor | None
+    app: str, reason: str, workers: ProcessPoolExecutor
 ) -> None:
     with closing(LocalGrid(app, [{"name": "raises"}, {"name": "sound"}], {}, workers)) as grid:
         broken, sound = list(grid.send_and_receive(questions(grid)))
@@ -115,15 +127,15 @@ def test_an_exception_of_a_client_becomes_an_error_reply(
     assert sound.has_content() == (app == "echo_app:app")
 
 
-def test_a_client_that_exits_does_not_end_the_process(workers: ProcessPoolExecutor | None) -> None:
+def test_a_client_that_exits_does_not_end_the_process(workers: ProcessPoolExecutor) -> None:
     with closing(LocalGrid("echo_app:app", [{"name": "exits"}, {"name": "sound"}], {}, workers)) as grid:
         broken, sound = list(grid.send_and_receive(questions(grid)))
     assert broken.has_error() and "SystemExit" in broken.error.reason
     assert sound.has_content()
 
 
-def test_nothing_is_pulled_before_it_is_there() -> None:
-    with closing(LocalGrid("echo_app:app", NODES[:1], {"seconds": 0.3})) as grid:
+def test_nothing_is_pulled_before_it_is_there(one: ProcessPoolExecutor) -> None:
+    with closing(LocalGrid("echo_app:app", NODES[:1], {"seconds": 0.3}, one)) as grid:
         ids = list(grid.push_messages(questions(grid)))
         assert list(grid.pull_messages(ids)) == []
         time.sleep(0.6)
@@ -138,18 +150,21 @@ def run_script(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 STOPPED = """
 from contextlib import closing
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from mcoe_model.workers import spawn_pool
 from simulations.local_grid import LocalGrid
 
-with closing(LocalGrid("echo_app:app", [{"name": str(i)} for i in range(40)], {"seconds": 0.5})) as grid:
-    content = RecordDict({"task": ConfigRecord({"factor": 1.0})})
-    grid.push_messages([Message(content, dst_node_id=node, message_type="train") for node in grid.get_node_ids()])
-    raise KeyboardInterrupt
+if __name__ == "__main__":
+    nodes = [{"name": str(i)} for i in range(40)]
+    with spawn_pool(1) as pool, closing(LocalGrid("echo_app:app", nodes, {"seconds": 0.5}, pool)) as grid:
+        content = RecordDict({"model": ArrayRecord(), "task": ConfigRecord({"factor": 1.0})})
+        grid.push_messages([Message(content, dst_node_id=node, message_type="train") for node in grid.get_node_ids()])
+        raise KeyboardInterrupt
 """
 
 
 def test_a_run_that_is_stopped_ends_without_asking_the_others() -> None:
-    """40 clients of half a second wait when Ctrl-C comes; at most the one that has begun is waited for."""
+    """40 clients of half a second wait when Ctrl-C comes; at most those that a worker has taken are waited for."""
     started = time.monotonic()
     done = run_script(STOPPED)
     assert "KeyboardInterrupt" in done.stderr
