@@ -1,6 +1,7 @@
-"""The registry's tables. One row each for clients, models, rounds, replies, router statistics and evaluations.
+"""The registry's tables.
 
-Every row that belongs to an experiment names it, so that two experiments can share one registry. Times are UTC.
+A client, a model, a round and an event name their experiment, and every other row hangs from one of them, so that two
+experiments can share one registry. Evaluations belong to a model's bytes, whoever uses them. Times are UTC.
 """
 
 from __future__ import annotations
@@ -8,31 +9,63 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import DateTime
+
+from server.registry.columns import NodeId, PlainJson, UtcTime
+
+#: What a round can be.
+OPEN, CLOSED, PUBLISHED, ABANDONED = "open", "closed", "published", "abandoned"
 
 
 class Base(DeclarativeBase):
-    """The registry's metadata; JSON columns hold plain dictionaries."""
+    """The registry's metadata, and how Python's types are stored."""
 
-    type_annotation_map = {dict[str, Any]: JSON, datetime.datetime: DateTime(timezone=True)}  # noqa: RUF012
+    type_annotation_map = {dict[str, Any]: PlainJson, datetime.datetime: UtcTime}  # noqa: RUF012
 
 
 class Client(Base):
-    """A wearable, or a subject in a simulation, under a pseudonymous id."""
+    """A wearable, or a subject in a simulation, under a pseudonymous id. It is in one experiment.
+
+    ``alias`` is the operator's word for it and is never sent anywhere. ``public_key`` is PEM text. What a check-in says
+    is unknown until the first one.
+    """
 
     __tablename__ = "clients"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    first_seen: Mapped[datetime.datetime]
-    last_seen: Mapped[datetime.datetime]
+    first_seen: Mapped[datetime.datetime | None]
+    last_seen: Mapped[datetime.datetime | None]
+    examples: Mapped[int | None]
+    client_version: Mapped[str | None]
+    alias: Mapped[str | None]
+    experiment: Mapped[str] = mapped_column(index=True)
+    state: Mapped[str]
+    public_key: Mapped[str | None] = mapped_column(index=True, unique=True)
+    node_id: Mapped[int | None] = mapped_column(NodeId, index=True, unique=True)
+    token_sha256: Mapped[str | None] = mapped_column(index=True, unique=True)
+    token_expires: Mapped[datetime.datetime | None]
+
+
+class CheckInRow(Base):
+    """One check-in of a client; kept for the retention time."""
+
+    __tablename__ = "check_ins"
+    __table_args__ = (Index("check_ins_of_client", "client_id", "time"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    client_id: Mapped[str] = mapped_column(ForeignKey("clients.id"))
+    time: Mapped[datetime.datetime]
     examples: Mapped[int]
     client_version: Mapped[str]
 
 
 class Model(Base):
-    """A model that was made or imported. Its artifact is a file named by ``sha256``; a row never exists without it."""
+    """A version: a model that was made, imported or released again.
+
+    Its artifact is a file named by ``sha256``; a row never exists without it. A model that is released again has two
+    versions with the same bytes.
+    """
 
     __tablename__ = "models"
     __table_args__ = (UniqueConstraint("experiment", "version"),)
@@ -41,7 +74,7 @@ class Model(Base):
     experiment: Mapped[str]
     version: Mapped[int]
     sha256: Mapped[str] = mapped_column(index=True)
-    parent_sha256: Mapped[str | None]
+    parent_sha256: Mapped[str | None] = mapped_column(index=True)
     generation: Mapped[str]
     state: Mapped[str]
     created: Mapped[datetime.datetime]
@@ -59,11 +92,12 @@ class Round(Base):
     attempt: Mapped[int]
     state: Mapped[str]
     base_sha256: Mapped[str]
-    published_sha256: Mapped[str | None]
+    published_sha256: Mapped[str | None] = mapped_column(index=True)
     settings: Mapped[dict[str, Any]]
     norm_bound: Mapped[float | None]
     opened: Mapped[datetime.datetime]
     closed: Mapped[datetime.datetime | None]
+    published: Mapped[datetime.datetime | None]
     reason: Mapped[str | None]
 
 
@@ -71,6 +105,7 @@ class Member(Base):
     """A client that a round asks for an update: together they are the round's cohort."""
 
     __tablename__ = "members"
+    __table_args__ = (Index("members_by_client", "client_id"),)
 
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
     client_id: Mapped[str] = mapped_column(ForeignKey("clients.id"), primary_key=True)
@@ -101,6 +136,7 @@ class RouterRow(Base):
     """Routed count and gate mass of one expert for one client's clips in one round."""
 
     __tablename__ = "router_statistics"
+    __table_args__ = (Index("router_statistics_of_client", "client_id"),)
 
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
     client_id: Mapped[str] = mapped_column(ForeignKey("clients.id"), primary_key=True)
@@ -119,3 +155,32 @@ class Evaluation(Base):
     model_sha256: Mapped[str] = mapped_column(primary_key=True)
     evaluation_set: Mapped[str] = mapped_column(primary_key=True)
     scores: Mapped[dict[str, Any]]
+
+
+class BudgetRow(Base):
+    """The privacy that a client had spent after a round: its epsilon at this delta, over all its rounds so far."""
+
+    __tablename__ = "privacy_budget"
+    __table_args__ = (Index("privacy_budget_of_client", "client_id"),)
+
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    client_id: Mapped[str] = mapped_column(ForeignKey("clients.id"), primary_key=True)
+    epsilon: Mapped[float]
+    delta: Mapped[float]
+
+
+class AuditEvent(Base):
+    """Something that was done to clients or models.
+
+    When a client is forgotten its id is blanked and the event stays, so the id is no foreign key.
+    """
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index("audit_events_of_experiment", "experiment", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    experiment: Mapped[str]
+    time: Mapped[datetime.datetime]
+    kind: Mapped[str]
+    client_id: Mapped[str | None] = mapped_column(index=True)
+    detail: Mapped[str]

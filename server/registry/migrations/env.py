@@ -4,9 +4,17 @@ from alembic import context
 
 from server.registry.tables import Base
 
-with context.config.attributes["engine"].begin() as connection:
-    if connection.dialect.name == "sqlite":
+with context.config.attributes["engine"].connect() as connection:
+    sqlite = connection.dialect.name == "sqlite"
+    if sqlite:
+        # Changing a table means copying it and dropping the old one, which its referrers must not prevent. The
+        # connection is not used again, so that no other finds itself without foreign keys.
+        connection.detach()
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         # Python's driver begins a transaction before changes of data, not before changes of tables.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     context.configure(connection=connection, target_metadata=Base.metadata)
     context.run_migrations()
+    if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first()):
+        raise RuntimeError(f"a migration broke a reference: {broken}")
+    connection.commit()

@@ -1,0 +1,161 @@
+"""Rounds: open -> closed -> published, or abandoned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from server.registry.coarse import coarsen
+from server.registry.models import RELEASED, ModelState, ModelStore
+from server.registry.replies import ReplyStore, statistics_by_client
+from server.registry.store import utc_now
+from server.registry.tables import ABANDONED, CLOSED, OPEN, PUBLISHED, Member, Round, RouterRow
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One round as stored."""
+
+    id: int
+    number: int
+    attempt: int
+    state: str
+    base_sha256: str
+    published_sha256: str | None
+    norm_bound: float | None
+    settings: dict[str, Any]
+    reason: str | None
+    cohort: tuple[str, ...]
+
+    @property
+    def spool_name(self) -> str:
+        """The name of the folder in the spool that holds its accepted updates."""
+        return f"round-{self.number}-{self.attempt}"
+
+
+class RoundStore(ModelStore, ReplyStore):
+    """The registry's rounds."""
+
+    def open_round(
+        self, base_sha256: str, cohort: Sequence[str], settings: dict[str, Any], norm_bound: float | None
+    ) -> RoundRow:
+        """Open the next round: the number after the last published one, one more attempt if that was tried before."""
+        with self._writing() as session:
+            number = self._last_published(session) + 1
+            tried = session.scalar(
+                select(func.count()).where(Round.experiment == self.experiment, Round.number == number)
+            )
+            opened = Round(
+                experiment=self.experiment,
+                number=number,
+                attempt=(tried or 0) + 1,
+                state=OPEN,
+                base_sha256=base_sha256,
+                settings=settings,
+                norm_bound=norm_bound,
+                opened=utc_now(),
+            )
+            session.add(opened)
+            session.flush()
+            session.add_all(Member(round_id=opened.id, client_id=client) for client in sorted(cohort))
+            session.flush()
+            return self._row(session, opened)
+
+    def unfinished_round(self) -> RoundRow | None:
+        """The round that is open or closed but not published, if any."""
+        with self._reading() as session:
+            query = select(Round).where(Round.experiment == self.experiment, Round.state.in_([OPEN, CLOSED]))
+            found = session.scalars(query).first()
+            return self._row(session, found) if found else None
+
+    def rounds(self) -> list[RoundRow]:
+        """Every round of the experiment, oldest first."""
+        with self._reading() as session:
+            mine = Round.experiment == self.experiment
+            cohorts: dict[int, list[str]] = {}
+            members = select(Member).join(Round, Round.id == Member.round_id).where(mine)
+            for member in session.scalars(members):
+                cohorts.setdefault(member.round_id, []).append(member.client_id)
+            query = select(Round).where(mine).order_by(Round.id)
+            return [_row(found, cohorts.get(found.id, [])) for found in session.scalars(query)]
+
+    def last_published(self) -> int:
+        """The number of the last published round, 0 before the first."""
+        with self._reading() as session:
+            return self._last_published(session)
+
+    def failed_attempts(self) -> int:
+        """How often the next round was tried and abandoned."""
+        with self._reading() as session:
+            number = self._last_published(session) + 1
+            query = select(func.count()).where(
+                Round.experiment == self.experiment, Round.number == number, Round.state == ABANDONED
+            )
+            return session.scalar(query) or 0
+
+    def is_open(self, round_id: int) -> bool:
+        """Whether a round still takes replies."""
+        with self._reading() as session:
+            return session.get_one(Round, round_id).state == OPEN
+
+    def close_round(self, round_id: int) -> None:
+        """Fix the set of accepted updates."""
+        with self._writing() as session:
+            found = session.get_one(Round, round_id)
+            found.state, found.closed = CLOSED, utc_now()
+
+    def abandon_round(self, round_id: int, reason: str) -> None:
+        """End a round without a model."""
+        with self._writing() as session:
+            found = session.get_one(Round, round_id)
+            found.state, found.closed, found.reason = ABANDONED, utc_now(), reason
+            self._over(session, round_id)
+
+    def publish_round(self, round_id: int, sha256: str, generation: str, state: ModelState = RELEASED) -> None:
+        """Record the round's model, whose artifact exists, and that the round is done: one transaction."""
+        with self._writing() as session:
+            found = session.get_one(Round, round_id)
+            self._add_version(session, sha256, found.base_sha256, generation, state)
+            found.state, found.published_sha256, found.published = PUBLISHED, sha256, utc_now()
+            self._over(session, round_id)
+
+    def _over(self, session: Session, round_id: int) -> None:
+        """Nothing is aggregated of this round any more: keep its router statistics as coarsely as was asked."""
+        if not self.coarse:
+            return
+        rows = session.scalars(select(RouterRow).where(RouterRow.round_id == round_id))
+        kept = [
+            {"round_id": round_id, "client_id": client, "expert": expert, "routed": routed, "gate_mass": mass}
+            for client, exact in statistics_by_client(rows).items()
+            for binned in [coarsen(exact)]
+            for expert, (routed, mass) in enumerate(zip(binned.routed, binned.gate_mass, strict=True))
+        ]
+        if kept:
+            session.execute(update(RouterRow), kept)
+
+    def _last_published(self, session: Session) -> int:
+        query = select(func.max(Round.number)).where(Round.experiment == self.experiment, Round.state == PUBLISHED)
+        return session.scalar(query) or 0
+
+    def _row(self, session: Session, found: Round) -> RoundRow:
+        query = select(Member.client_id).where(Member.round_id == found.id)
+        return _row(found, session.scalars(query))
+
+
+def _row(found: Round, cohort: Iterable[str]) -> RoundRow:
+    return RoundRow(
+        found.id,
+        found.number,
+        found.attempt,
+        found.state,
+        found.base_sha256,
+        found.published_sha256,
+        found.norm_bound,
+        found.settings,
+        found.reason,
+        tuple(sorted(cohort)),
+    )
