@@ -1,30 +1,35 @@
 """Aggregation: a pure function of (base model, set of accepted updates, settings), in column chunks.
 
-The loop over blocks and chunks is here, once; what happens to a chunk is a rule, one file each. Beside the two models,
+The loop over blocks and chunks is here, once; what happens to a block is a rule, one file each. Beside the two models,
 memory is a few times CHUNK_BYTES, and one file is open at a time, whatever the size of the cohort.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mcoe_model.errors import RoundFailed, SettingsError
 from mcoe_model.model_file import Tensors
 from mcoe_model.update import TensorSpec, expert_of
 from server.aggregation.block import Block
 from server.aggregation.expert_weighted_mean import ExpertWeightedMean
+from server.aggregation.fltrust import FLTrust
+from server.aggregation.krum import Krum
 from server.aggregation.median import Median
+from server.aggregation.multi_krum import MultiKrum
+from server.aggregation.router import agreement, is_router
 from server.aggregation.rule import Contribution, Rule, RuleSettings
+from server.aggregation.trimmed_mean import TrimmedMean
 from server.aggregation.weighted_mean import WeightedMean
-from server.spool import open_update
+from server.spool import SpooledUpdate, open_update
 
 RULES: Mapping[str, Rule] = {
-    "weighted-mean": WeightedMean(),
-    "expert-weighted-mean": ExpertWeightedMean(),
-    "median": Median(),
+    rule.name: rule
+    for rule in (WeightedMean(), ExpertWeightedMean(), Median(), TrimmedMean(), Krum(), MultiKrum(), FLTrust())
 }
 
 
@@ -35,21 +40,38 @@ def aggregate(
     contributions: Sequence[Contribution],
     rule: Rule,
     settings: RuleSettings,
+    reference: SpooledUpdate | None = None,
 ) -> Tensors:
     """The next model: base plus the rule's delta for every trainable tensor that somebody sent, in the base's dtype.
 
-    ``trainable`` is the manifest with every expert; ``contributions`` may come in any order. ``base`` is not changed.
-    Raises DataMissing or DataInvalid for a spooled update that is gone or torn.
+    ``trainable`` is the manifest with every expert; ``contributions`` may come in any order. ``reference`` is the
+    update that the server computed itself, for a rule that compares with one. ``base`` is not changed.
+    Raises RoundFailed for fewer contributions than the rule can work with, SettingsError without a reference that it
+    needs, DataMissing or DataInvalid for a spooled update that is gone or torn.
     """
+    least = rule.least(settings)
+    if len(contributions) < least:
+        raise RoundFailed(
+            f"{rule.name} against {settings.faulty} hostile clients needs {least} updates, not {len(contributions)}; "
+            "ask more clients, or assume fewer of them hostile"
+        )
+    if rule.needs_reference and reference is None:
+        raise SettingsError([f"{rule.name} needs an update that the server computed on clips of its own"])
+    if settings.router == "kept":
+        trainable = {name: spec for name, spec in trainable.items() if not is_router(name)}
+    ordered = sorted(contributions, key=lambda contribution: contribution.update_id)
+    updates = [open_update(spool, contribution.update_id) for contribution in ordered]
+    shared = Block(None, _tensors_of(None, trainable), ordered, updates)
+    plan = rule.plan(shared, settings, reference)
     result = dict(base)
-    for block in blocks(trainable, spool, contributions):
-        combine = rule.combine(block, settings)
-        if combine is None:
+    for block in [*_shared_blocks(shared, settings), *_expert_blocks(shared, trainable)]:
+        deltas = plan(block) if block.tensors else None
+        if deltas is None:
             continue
         values: NDArray[np.floating] = np.concatenate([base[name].reshape(-1) for name, _ in block.tensors])
-        for start, rows in block.chunks():
-            stop = start + rows.shape[1]
-            values[start:stop] = values[start:stop].astype(np.float64) + combine(rows)
+        for start, delta in deltas:
+            stop = start + len(delta)
+            values[start:stop] = values[start:stop].astype(np.float64) + delta
         begin = 0
         for name, spec in block.tensors:
             part = values[begin : begin + spec.size].reshape(spec.shape)
@@ -58,20 +80,28 @@ def aggregate(
     return result
 
 
-def blocks(
-    trainable: Mapping[str, TensorSpec], spool: Path, contributions: Sequence[Contribution]
-) -> list[Block]:
-    """The blocks that somebody sent: the shared one, then the experts' in order."""
-    ordered = sorted(contributions, key=lambda contribution: contribution.update_id)
-    updates = [open_update(spool, contribution.update_id) for contribution in ordered]
-    tensors: dict[int | None, list[tuple[str, TensorSpec]]] = {}
-    for name in sorted(trainable):
-        tensors.setdefault(expert_of(name), []).append((name, trainable[name]))
-    found = []
-    for expert in sorted(tensors, key=lambda e: -1 if e is None else e):
-        first = tensors[expert][0][0]
-        sent = [index for index, update in enumerate(updates) if first in update]
+def _tensors_of(expert: int | None, trainable: Mapping[str, TensorSpec]) -> tuple[tuple[str, TensorSpec], ...]:
+    """The tensors of one expert, or the shared ones, in name order."""
+    return tuple((name, trainable[name]) for name in sorted(trainable) if expert_of(name) == expert)
+
+
+def _shared_blocks(shared: Block, settings: RuleSettings) -> Iterator[Block]:
+    """What everybody sent: in one block, or the damped router in a block of its own."""
+    if settings.router != "damped":
+        yield shared
+        return
+    scales = agreement([sender.router for sender in shared.senders])
+    rest = tuple(tensor for tensor in shared.tensors if not is_router(tensor[0]))
+    router = tuple(tensor for tensor in shared.tensors if is_router(tensor[0]))
+    yield Block(None, rest, shared.senders, shared.updates)
+    yield Block(None, router, shared.senders, shared.updates, scales)
+
+
+def _expert_blocks(shared: Block, trainable: Mapping[str, TensorSpec]) -> Iterator[Block]:
+    """The blocks of the experts that somebody sent, in their order, each over its senders."""
+    for expert in sorted({e for e in map(expert_of, trainable) if e is not None}):
+        tensors = _tensors_of(expert, trainable)
+        sent = [index for index, update in enumerate(shared.updates) if tensors[0][0] in update]
         if sent:
-            senders, files = [ordered[index] for index in sent], [updates[index] for index in sent]
-            found.append(Block(expert, tuple(tensors[expert]), senders, files))
-    return found
+            block = shared.only(sent)
+            yield Block(expert, tensors, block.senders, block.updates)

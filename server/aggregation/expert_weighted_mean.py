@@ -8,17 +8,22 @@ shrinks an expert that hardly anybody used towards its old value, so a never-use
 from __future__ import annotations
 
 from server.aggregation.block import Block
-from server.aggregation.rule import Combine, RuleSettings, weighted_sum
-from server.aggregation.weighted_mean import WeightedMean
+from server.aggregation.rule import Deltas, Plan, Rule, RuleSettings, weighted_sum
+from server.aggregation.weighted_mean import weighted_mean
+from server.spool import SpooledUpdate
 
 
-class ExpertWeightedMean(WeightedMean):
-    """The shared block as the weighted mean; expert e: sum_k b_ke delta_ke / (sum_k b_ke + kappa)."""
+class ExpertWeightedMean(Rule):
+    """Shared tensors as the weighted mean; expert e: sum_k b_ke delta_ke / (sum_k b_ke + kappa)."""
 
-    def combine(self, block: Block, settings: RuleSettings) -> Combine:
+    name = "expert-weighted-mean"
+
+    def plan(self, shared: Block, settings: RuleSettings, reference: SpooledUpdate | None) -> Plan:
+        return lambda block: self._combine(block, settings)
+
+    def _combine(self, block: Block, settings: RuleSettings) -> Deltas | None:
         if block.expert is None:
-            return super().combine(block, settings)
+            return weighted_mean(block, settings)
         mass = [min(sender.router.gate_mass[block.expert], settings.max_gate_mass) for sender in block.senders]
         total = sum(mass) + settings.kappa
-        weights = [m / total if total else 0.0 for m in mass]
-        return lambda rows: weighted_sum(rows, weights)
+        return weighted_sum(block, [m / total for m in mass]) if total else None

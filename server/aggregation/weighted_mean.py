@@ -8,13 +8,20 @@ clients that sent them, since an unused expert is absent from an update.
 from __future__ import annotations
 
 from server.aggregation.block import Block
-from server.aggregation.rule import Combine, RuleSettings, weighted_sum
+from server.aggregation.rule import Deltas, Plan, Rule, RuleSettings, weighted_sum
+from server.spool import SpooledUpdate
 
 
-class WeightedMean:
+class WeightedMean(Rule):
     """delta = sum_k a_k delta_k with a_k = min(n_k, max_examples) / sum."""
 
-    def combine(self, block: Block, settings: RuleSettings) -> Combine:
-        counted = [min(sender.examples, settings.max_examples) for sender in block.senders]
-        weights = [count / sum(counted) for count in counted]
-        return lambda rows: weighted_sum(rows, weights)
+    name = "weighted-mean"
+
+    def plan(self, shared: Block, settings: RuleSettings, reference: SpooledUpdate | None) -> Plan:
+        return lambda block: weighted_mean(block, settings)
+
+
+def weighted_mean(block: Block, settings: RuleSettings) -> Deltas:
+    """The block's mean, weighted by clips."""
+    counted = [min(sender.examples, settings.max_examples) for sender in block.senders]
+    return weighted_sum(block, [count / sum(counted) for count in counted])

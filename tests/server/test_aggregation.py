@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_fleet import EXPERTS, toy_model
+from toy_fleet import toy_model
+from toy_updates import SHARED, TRAINABLE, combine, mean_update, sent, stepped
 
 import server.aggregation.block
-from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
-from mcoe_model.model_file import Tensors, tensors_sha256
-from mcoe_model.router_statistics import RouterStatistics
-from mcoe_model.streams import stream
-from mcoe_model.update import TrainMode, expert_of, manifest, specs_of
+from mcoe_model.errors import DataInvalid, DataMissing, RoundFailed, SettingsError
+from mcoe_model.model_file import tensors_sha256
+from mcoe_model.update import specs_of
 from server.aggregation import RULES, aggregate
-from server.aggregation.rule import Contribution, RuleSettings
-from server.spool import spool_path, write_update
-
-TRAINABLE = manifest(specs_of(toy_model()), "head", range(EXPERTS))
-SHARED = [name for name in TRAINABLE if expert_of(name) is None]
-
-Sent = list[tuple[Contribution, Tensors]]
-
-
-def sent(
-    experts: Sequence[Sequence[int]],
-    examples: Sequence[int] | None = None,
-    masses: Sequence[Sequence[float]] | None = None,
-    mode: TrainMode = "head",
-) -> Sent:
-    """One contribution for each entry: the experts it sent, its examples, its gate mass for every expert."""
-    found = []
-    for index, chosen in enumerate(experts):
-        random = stream(index, "contribution")
-        count = 10 if examples is None else examples[index]
-        mass = tuple(masses[index]) if masses else tuple(float(m) for m in count * random.dirichlet(np.ones(EXPERTS)))
-        router = RouterStatistics(count, 2, (count // 2,) * EXPERTS, mass)
-        update_id = f"{int(random.integers(1 << 62)):032x}"
-        specs = manifest(specs_of(toy_model()), mode, chosen)
-        update = {name: np.asarray(random.normal(size=spec.shape), np.float32) for name, spec in specs.items()}
-        found.append((Contribution(update_id, f"client {index}", count, router), update))
-    return found
-
-
-def combine(
-    folder: Path, contributions: Sent, rule: str, rule_settings: RuleSettings | None = None, base: Tensors | None = None
-) -> Tensors:
-    """Spool the updates and aggregate them on the toy."""
-    for contribution, update in contributions:
-        write_update(folder, contribution.update_id, update)
-    listed = [contribution for contribution, _ in contributions]
-    return aggregate(base or toy_model(), TRAINABLE, folder, listed, RULES[rule], rule_settings or RuleSettings())
-
-
-def stepped(name: str, delta: Any) -> Any:
-    """The toy's tensor plus a delta, added in float64."""
-    return (toy_model()[name].astype(np.float64) + delta).astype(np.float32)
-
+from server.aggregation.rule import RuleSettings
+from server.spool import spool_path
 
 ALL = ((0, 1, 2, 3),) * 5
 SOME = ((0, 1), (0, 2), (0,), (0, 1), ())
@@ -146,7 +103,7 @@ def test_median_leaves_an_expert_alone_below_2f_plus_1_senders(tmp_path: Path) -
 def test_what_nobody_sent_keeps_its_bits_and_what_was_sent_moves(rule: str, tmp_path: Path) -> None:
     base = toy_model()
     before = tensors_sha256(base)
-    after = combine(tmp_path, sent(((0, 1),) * 3), rule, base=base)
+    after = combine(tmp_path, sent(((0, 1),) * 5), rule, base=base)
     assert tensors_sha256(base) == before
     assert after.keys() == base.keys()
     moved = {name for name in base if after[name].tobytes() != base[name].tobytes()}
@@ -155,11 +112,17 @@ def test_what_nobody_sent_keeps_its_bits_and_what_was_sent_moves(rule: str, tmp_
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_one_client_alone_is_followed_on_shared_tensors(rule: str, tmp_path: Path) -> None:
+def test_one_client_alone_is_followed_by_a_rule_that_can_work_with_one(rule: str, tmp_path: Path) -> None:
     contributions = sent([(0,)])
-    after = combine(tmp_path, contributions, rule)
+    nobody_hostile = RuleSettings(faulty=0)
+    if RULES[rule].least(nobody_hostile) > 1:
+        with pytest.raises(RoundFailed, match=f"{rule} against 0 hostile clients needs 3 updates, not 1"):
+            combine(tmp_path, contributions, rule, nobody_hostile)
+        return
+    after = combine(tmp_path, contributions, rule, nobody_hostile)
     for name in SHARED:
-        np.testing.assert_array_equal(after[name], stepped(name, contributions[0][1][name].astype(np.float64)))
+        expected = stepped(name, contributions[0][1][name].astype(np.float64))
+        np.testing.assert_allclose(after[name], expected, rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=25)
@@ -171,10 +134,12 @@ def test_neither_order_nor_chunk_width_changes_a_bit(
     for name in SHARED:  # two that cancel each other: what is added between them loses its digits
         contributions[0][1][name] *= np.float32(1e15)
         contributions[1][1][name] = -contributions[0][1][name]
-    expected = combine(tmp_path_factory.mktemp("usual"), contributions, rule)
+    own = mean_update(contributions)
+    expected = combine(tmp_path_factory.mktemp("usual"), contributions, rule, reference=own)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server.aggregation.block, "CHUNK_BYTES", chunk)
-        found = combine(tmp_path_factory.mktemp("other"), [contributions[index] for index in order], rule)
+        permuted = [contributions[index] for index in order]
+        found = combine(tmp_path_factory.mktemp("other"), permuted, rule, reference=own)
     assert tensors_sha256(found) == tensors_sha256(expected)
 
 
@@ -213,8 +178,8 @@ def test_a_spooled_update_that_is_gone_or_torn_is_named(tmp_path: Path) -> None:
 
 def test_rule_settings_name_every_fault() -> None:
     with pytest.raises(SettingsError) as caught:
-        RuleSettings(max_examples=0, max_gate_mass=float("nan"), kappa=-1.0, faulty=-1)
-    assert len(caught.value.faults) == 4
+        RuleSettings(0, max_gate_mass=float("nan"), kappa=-1.0, faulty=-1, router="local")  # type: ignore[arg-type]
+    assert len(caught.value.faults) == 5
 
 
 GROWTH = """
@@ -226,7 +191,7 @@ from mcoe_model.router_statistics import RouterStatistics
 from mcoe_model.update import TensorSpec
 from server.aggregation import RULES, aggregate
 from server.aggregation.rule import Contribution, RuleSettings
-from server.spool import write_update
+from server.spool import open_update, write_update
 
 os.fsync = lambda descriptor: None  # durability is not the subject here, time is
 folder, clients = Path(sys.argv[1]), 100
@@ -240,9 +205,11 @@ for client in range(clients):
 base = {"projection.weight": np.zeros(size, np.float32)}
 spec = {"projection.weight": TensorSpec((size,), "float32")}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_update(folder, "reference", {"projection.weight": np.full(size, 49.5, np.float32)})
+reference = open_update(folder, "reference")
 for rule in RULES.values():
-    after = aggregate(base, spec, folder, listed, rule, RuleSettings())
-    assert np.allclose(after["projection.weight"], (clients - 1) / 2)
+    after = aggregate(base, spec, folder, listed, rule, RuleSettings(), reference)
+    assert np.allclose(after["projection.weight"], 49.5, atol=1.5, rtol=0), rule.name  # krum: four updates tie
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
