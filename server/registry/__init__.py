@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.registry.fleet import ClientRow, EnrolmentRefused, FleetStore
+from server.registry.fleet import ClientRow, FleetStore
 from server.registry.models import ModelRow, ModelState
 from server.registry.privacy import Budget, PendingUpdate, PrivacyStore, Pruned, Receipt
 from server.registry.questions import QuestionStore, Rejection, RoundCost
@@ -23,7 +23,6 @@ __all__ = [
     "PUBLISHED",
     "Budget",
     "ClientRow",
-    "EnrolmentRefused",
     "EventRow",
     "ModelRow",
     "ModelState",

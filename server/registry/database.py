@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, ExceptionContext, create_engine, event
 
-from mcoe_model.errors import DiskFull, McoeError, SchemaTooNew
+from mcoe_model.errors import DiskFull, McoeError, MissingExtra, SchemaTooNew
 
 #: Each pragma with its reason.
 SQLITE_PRAGMAS = {
@@ -30,27 +31,56 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+@dataclass(frozen=True)
+class Schema:
+    """The schema that a database has, None for an empty one, and those that this program knows, oldest first."""
+
+    current: str | None
+    known: tuple[str, ...]
+
+
 def open_database(url: str) -> Engine:
     """An engine on a database that is at the newest schema, created or migrated if need be.
 
     Raises SchemaTooNew when a newer program wrote it. A write may later raise DiskFull, or McoeError for a locked file.
     """
-    engine = create_engine(url)
+    engine = connect(url)
+    schema = schema_of(engine)
+    if schema.current is not None and schema.current not in schema.known:
+        raise SchemaTooNew(
+            f"the registry has schema {schema.current}, which this version does not know; update the program"
+        )
+    if schema.current != schema.known[-1]:
+        command.upgrade(migration_config(engine), "head")
+    return engine
+
+
+def connect(url: str) -> Engine:
+    """An engine on a database as it is. Raises MissingExtra when the database's driver is not installed."""
+    try:
+        engine = create_engine(url)
+    except ModuleNotFoundError as fault:
+        raise MissingExtra(f"{fault.name} is not installed; run: pip install 'mcoe[server]'") from fault
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)
         event.listen(engine, "handle_error", _name_error)
+    return engine
+
+
+def schema_of(engine: Engine) -> Schema:
+    """Which schema a database has."""
+    revisions = ScriptDirectory.from_config(migration_config(engine)).walk_revisions()
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return Schema(current, tuple(reversed([revision.revision for revision in revisions])))
+
+
+def migration_config(engine: Engine) -> Config:
+    """Alembic's configuration for the registry's migrations on this engine."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["engine"] = engine
-    script = ScriptDirectory.from_config(config)
-    with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    known = {revision.revision for revision in script.walk_revisions()}
-    if current is not None and current not in known:
-        raise SchemaTooNew(f"the registry has schema {current}, which this version does not know; update the program")
-    if current != script.get_current_head():
-        command.upgrade(config, "head")
-    return engine
+    return config
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

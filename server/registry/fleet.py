@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from mcoe_model.errors import DataMissing, McoeError
+from mcoe_model.errors import DataMissing, EnrolmentRefused
 from mcoe_model.protocol import CheckIn
 from server.registry.store import Store, utc_now
 from server.registry.tables import CheckInRow, Client, Member, Reply
@@ -19,10 +19,6 @@ ClientState = Literal["invited", "enrolled", "revoked", "withdrawn"]
 INVITED, ENROLLED, REVOKED, WITHDRAWN = get_args(ClientState)
 
 _KEY_TAKEN = "this key is enrolled already; make the device a new one"
-
-
-class EnrolmentRefused(McoeError):
-    """A client cannot be invited or enrolled as asked."""
 
 
 @dataclass(frozen=True)

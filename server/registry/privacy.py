@@ -162,6 +162,6 @@ def _pending(session: Session, client_id: str) -> tuple[PendingUpdate, ...]:
     )
     return tuple(
         PendingUpdate(found.experiment, found.id, found.number, found.attempt, update_id, found.state == CLOSED)
-        for found, update_id in session.execute(query).tuples()
+        for found, update_id in session.execute(query)
         if update_id is not None
     )

@@ -86,7 +86,7 @@ class QuestionStore(Store):
             .order_by(Round.attempt)
         )
         with self._reading() as session:
-            return [Rejection(attempt, reason or "", time) for attempt, reason, time in session.execute(query).tuples()]
+            return [Rejection(attempt, reason or "", time) for attempt, reason, time in session.execute(query)]
 
     def round_cost(self, number: int) -> RoundCost:
         """What a round cost in bytes and seconds. Raises DataMissing for a round that never was."""
@@ -104,7 +104,7 @@ class QuestionStore(Store):
             .order_by(Round.attempt)
         )
         with self._reading() as session:
-            rows = list(session.execute(query).tuples())
+            rows = list(session.execute(query))
         if not rows:
             raise DataMissing(f"experiment {self.experiment} has no round {number}")
         closed, published = rows[-1][1:3]

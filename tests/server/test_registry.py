@@ -1,27 +1,24 @@
-"""The registry's contract on every backend, and what SQLite and the migrations promise.
-
-PostgreSQL is tested when it can be reached: at MCOE_TEST_POSTGRESQL (an SQLAlchemy URL of a server where databases may
-be made), or at 127.0.0.1:5432.
-"""
+"""The registry's contract on every database: rounds and replies. And what SQLite and the migrations promise."""
 
 from __future__ import annotations
 
+import datetime
+import math
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from registry_databases import fresh_database
 from toy_fleet import CARD, expectation, honest_reply, toy_model
 
 from mcoe_model.errors import DiskFull, ExitCode, McoeError, SchemaTooNew
@@ -29,10 +26,30 @@ from mcoe_model.protocol import CheckIn
 from server.acceptance import Accepted, Rejected, judge
 from server.registry import ABANDONED, CLOSED, OPEN, PUBLISHED, Registry, Transfer
 from server.registry.artifacts import Artifacts
-from server.registry.database import SQLITE_PRAGMAS, open_database, sqlite_url
+from server.registry.database import SQLITE_PRAGMAS, connect, migration_config, open_database, sqlite_url
 from server.registry.tables import Base
 
 BASE, NEXT = "b" * 64, "c" * 64
+
+
+#: Rows as the first schema had them: two experiments, one round with an accepted and a rejected reply.
+FIRST_SCHEMA = [
+    *(
+        f"INSERT INTO clients VALUES ('{client}', '2026-01-02 03:04:05+00', '2026-01-03 03:04:05+00', 10, '1')"
+        for client in "abc"
+    ),
+    f"INSERT INTO models VALUES (1, 'contract', 1, '{BASE}', NULL, 'g', 'released', '2026-01-02 03:04:05+00')",
+    f"INSERT INTO models VALUES (2, 'contract', 2, '{NEXT}', '{BASE}', 'g', 'released', '2026-01-02 03:04:05+00')",
+    *(
+        f"INSERT INTO rounds VALUES ({number}, '{experiment}', 1, 1, '{state}', '{BASE}', '{NEXT}', '{{}}', NULL,"
+        " '2026-01-02 03:04:05+00', '2026-01-02 03:04:05+00', NULL)"
+        for number, experiment, state in ((1, "contract", "published"), (2, "other", "abandoned"))
+    ),
+    *(f"INSERT INTO members VALUES ({round}, '{client}')" for round, client in ((1, "a"), (1, "b"), (2, "c"))),
+    "INSERT INTO replies VALUES (1, 'a', 'u', TRUE, NULL, 1, 2, 10, 2.0, 1.0, 0.5, 1.0, '2026-01-02 03:04:05+00')",
+    "INSERT INTO replies VALUES (1, 'b', NULL, FALSE, 'no', 1, 2, NULL, NULL, NULL, NULL, NULL, '2026-01-02 03:04:05')",
+    "INSERT INTO router_statistics VALUES (1, 'a', 0, 10, 1, 10, 10.0)",
+]
 
 
 def accepted(client: str, examples: int = 10) -> Accepted:
@@ -69,6 +86,34 @@ class RegistryContract:
         again = Registry(open_database(url), "contract")
         assert again.newest_model() == BASE
         again.engine.dispose()
+
+    def test_a_registry_of_the_first_schema_is_migrated_with_its_rows(self, url: str) -> None:
+        engine = connect(url)
+        command.upgrade(migration_config(engine), "0001")
+        with engine.begin() as connection:
+            for statement in FIRST_SCHEMA:
+                connection.execute(sa.text(statement))
+        engine.dispose()
+        registry = Registry(open_database(url), "contract")
+        assert [(row.number, row.state, row.cohort) for row in registry.rounds()] == [(1, PUBLISHED, ("a", "b"))]
+        assert registry.verdict(1, "b") is False
+        a, b = registry.clients()
+        assert (a.id, a.state, a.examples, a.rounds, a.accepted, a.rejected) == ("a", "enrolled", 10, 1, 1, 0)
+        assert (b.id, b.state, b.node_id, b.rounds, b.accepted, b.rejected) == ("b", "enrolled", None, 1, 0, 1)
+        assert a.first_seen == datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+        assert registry.newest_model() == NEXT
+        assert [row.id for row in Registry(registry.engine, "other").clients()] == ["c"]
+        with registry.engine.begin() as connection, pytest.raises(sa.exc.IntegrityError):
+            connection.execute(sa.text("DELETE FROM clients WHERE id = 'a'"))
+        registry.engine.dispose()
+
+    def test_settings_without_a_bound_are_stored(self, registry: Registry) -> None:
+        settings = {"clip": math.inf, "nested": [{"low": -math.inf}, 1.5], "text": "inf"}
+        registry.open_round(BASE, ("a",), settings, None)
+        assert registry.rounds()[0].settings == settings
+        registry.record_evaluation(BASE, "test", {"recall": [0.5, math.nan]})
+        found = registry.evaluation(BASE, "test")
+        assert found and math.isnan(found["recall"][1])
 
     def test_a_newer_schema_is_refused(self, registry: Registry, url: str) -> None:
         with registry.engine.begin() as connection:
@@ -197,38 +242,18 @@ class TestSqlite(RegistryContract):
     __test__ = True
 
     @pytest.fixture
-    def url(self, tmp_path: Path) -> str:  # type: ignore[override]
-        return sqlite_url(tmp_path / "registry.sqlite")
-
-
-def postgresql() -> str:
-    """The server's URL. Skips when there is no driver or nobody answers."""
-    if find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed: the registry is not tested on PostgreSQL")
-    named = os.environ.get("MCOE_TEST_POSTGRESQL")
-    if named:
-        return named
-    try:
-        socket.create_connection(("127.0.0.1", 5432), timeout=1).close()
-    except OSError:
-        pytest.skip("no PostgreSQL at 127.0.0.1:5432 and MCOE_TEST_POSTGRESQL is not set")
-    return "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
+    def url(self, tmp_path: Path) -> Iterator[str]:
+        with fresh_database("sqlite", tmp_path) as url:
+            yield url
 
 
 class TestPostgresql(RegistryContract):
     __test__ = True
 
     @pytest.fixture
-    def url(self) -> Iterator[str]:
-        server = sa.make_url(postgresql())
-        admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-        name = f"mcoe_test_{uuid.uuid4().hex}"
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name}"))
-        yield server.set(database=name).render_as_string(hide_password=False)
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-        admin.dispose()
+    def url(self, tmp_path: Path) -> Iterator[str]:
+        with fresh_database("postgresql", tmp_path) as url:
+            yield url
 
 
 def test_the_pragmas_are_really_set_on_every_connection(tmp_path: Path) -> None:
@@ -256,7 +281,9 @@ open_database(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("statement", ["CREATE TABLE replies", "CREATE INDEX", "INSERT INTO alembic_version"])
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE replies", "DROP TABLE clients", "CREATE INDEX", "INSERT INTO alembic_version"]
+)
 def test_a_migration_that_is_killed_leaves_a_database_that_can_be_opened(statement: str, tmp_path: Path) -> None:
     url = sqlite_url(tmp_path / "registry.sqlite")
     assert subprocess.run([sys.executable, "-c", KILLED, url, statement]).returncode == -9
