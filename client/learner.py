@@ -21,8 +21,8 @@ class ClipStore(Protocol):
 
     client_id: str
 
-    def examples(self) -> int:
-        """How many labelled clips are ready to be learned."""
+    def clip_names(self) -> tuple[str, ...]:
+        """The labelled clips that are ready to be learned, in the order of `samples`."""
         ...
 
     def model(self) -> tuple[MCOENet, ModelCard]:
@@ -43,9 +43,9 @@ class Learned:
     report: TrainReport
 
 
-def check_in(store: ClipStore) -> CheckIn:
-    """Who this client is and what it has to learn."""
-    return CheckIn(store.client_id, store.examples())
+def check_in(store: ClipStore, outbox: tuple[str, ...] = ()) -> CheckIn:
+    """Who this client is, what it has to learn and which updates it keeps."""
+    return CheckIn(store.client_id, len(store.clip_names()), outbox)
 
 
 def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:

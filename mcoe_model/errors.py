@@ -26,6 +26,9 @@ class ExitCode(enum.IntEnum):
     ROUND_FAILED = 40
     ENGINE_FAILED = 41
     SCHEMA_TOO_NEW = 50
+    ENROLMENT_REFUSED = 60
+    SERVER_UNREACHABLE = 61
+    PORT_IN_USE = 62
     INTERRUPTED = 130
 
     @property
@@ -48,6 +51,9 @@ _MEANINGS = {
     ExitCode.ROUND_FAILED: "Too many rounds were abandoned, because too few replies were fit to aggregate.",
     ExitCode.ENGINE_FAILED: "Flower's simulation engine reported a failed run.",
     ExitCode.SCHEMA_TOO_NEW: "The registry was written by a newer version of this program.",
+    ExitCode.ENROLMENT_REFUSED: "The server does not take this wearable; the reason is said.",
+    ExitCode.SERVER_UNREACHABLE: "Nobody answers at the server's address, or not with the fleet's certificate.",
+    ExitCode.PORT_IN_USE: "Another program listens at the server's port.",
     ExitCode.INTERRUPTED: "Stopped by Ctrl-C. Start again with --resume.",
 }
 
@@ -150,3 +156,21 @@ class SchemaTooNew(McoeError):
     """The registry's schema is newer than this program."""
 
     exit_code = ExitCode.SCHEMA_TOO_NEW
+
+
+class EnrolmentRefused(McoeError):
+    """A client may not join, or is not a member."""
+
+    exit_code = ExitCode.ENROLMENT_REFUSED
+
+
+class ServerUnreachable(McoeError):
+    """The server does not answer."""
+
+    exit_code = ExitCode.SERVER_UNREACHABLE
+
+
+class PortInUse(McoeError):
+    """A port that the server needs is taken."""
+
+    exit_code = ExitCode.PORT_IN_USE

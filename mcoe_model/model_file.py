@@ -46,13 +46,17 @@ SEE_NORMALISATION = Normalisation(0.22616537, 0.118931554, 0.504413, 0.06928615)
 
 @dataclass(frozen=True)
 class Generation:
-    """What features, updates and models must have in common to be combined. Different generations never meet."""
+    """What features, updates and models must have in common to be combined. Different generations never meet.
+
+    ``top_k`` is the number of experts that every clip is routed to; router statistics are checked against it.
+    """
 
     preset: str
     backbone_sha256: str
     input_size: int
     normalisation: Normalisation
     labels: tuple[str, ...] = EMOTIONS
+    top_k: int = 2
     preprocessing_version: int = PREPROCESSING_VERSION
     protocol_version: int = PROTOCOL_VERSION
 

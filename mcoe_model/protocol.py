@@ -2,8 +2,8 @@
 only.
 
 Three messages exist. A *check-in* tells the server who a node is. A *train task* goes with the model's tensors to a
-client. A *reply* comes back: the update's tensors, its meta data and a report. Whoever reads one trusts nothing in
-it.
+client. A *reply* comes back: the update's tensors, its meta data and a report. With every message to a client goes the
+news of the updates in its outbox. Whoever reads one trusts nothing in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from mcoe_model.update import ENCODING, TRAIN_MODES, TrainMode
 #: No client has more labelled clips than this; a message that says so is not believed.
 MAX_EXAMPLES = 1_000_000
 
-Plain = bool | int | float | str | list[int] | list[float]
+#: No client keeps more updates than this: one for each model that it was asked to train and not told about.
+MAX_OUTBOX = 64
+
+Plain = bool | int | float | str | list[int] | list[float] | list[str]
 T = TypeVar("T")
 
 
@@ -34,15 +37,19 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True)
 class CheckIn:
-    """Who a node is: a pseudonymous client id, the versions it speaks and how many labelled clips wait."""
+    """Who a node is: a pseudonymous client id, the versions it speaks and how many labelled clips wait.
+
+    ``outbox`` lists the ids of updates that the server has not acknowledged, as far as the client knows.
+    """
 
     client_id: str
     examples: int
+    outbox: tuple[str, ...] = ()
     protocol_version: int = PROTOCOL_VERSION
     client_version: str = __version__
 
     def to_record(self) -> dict[str, Plain]:
-        return asdict(self)
+        return asdict(self) | {"outbox": list(self.outbox)}
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> CheckIn:
@@ -53,7 +60,29 @@ class CheckIn:
                 raise ProtocolError("a client's id and version must have 1 to 64 printable characters")
         if not 0 <= checked.examples <= MAX_EXAMPLES:
             raise ProtocolError(f"a client cannot hold {checked.examples} clips")
+        if len(checked.outbox) > MAX_OUTBOX:
+            raise ProtocolError(f"an outbox holds at most {MAX_OUTBOX} updates, not {len(checked.outbox)}")
+        for identifier in checked.outbox:
+            _check_update_id(identifier)
         return checked
+
+
+@dataclass(frozen=True)
+class OutboxNews:
+    """What became of updates that a client keeps, on the next message of any kind: it may let go of them."""
+
+    accepted: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def to_record(self) -> dict[str, Plain]:
+        return {"accepted": list(self.accepted), "dropped": list(self.dropped)}
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> OutboxNews:
+        news = _read(OutboxNews, record)
+        for identifier in (*news.accepted, *news.dropped):
+            _check_update_id(identifier)
+        return news
 
 
 @dataclass(frozen=True)
@@ -122,8 +151,7 @@ class UpdateMeta:
             raise ProtocolError(f"unknown train mode {meta.train_mode!r}")
         if list(meta.experts_sent) != sorted(set(meta.experts_sent)) or any(e < 0 for e in meta.experts_sent):
             raise ProtocolError("the experts sent must be ascending, without repetition")
-        if len(meta.update_id) != 32 or set(meta.update_id) - set("0123456789abcdef"):
-            raise ProtocolError("an update id must be 32 hex digits")
+        _check_update_id(meta.update_id)
         return meta
 
 
@@ -165,6 +193,11 @@ def update_id(client_id: str, base_sha256: str, clip_names: Iterable[str]) -> st
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def _check_update_id(text: str) -> None:
+    if len(text) != 32 or set(text) - set("0123456789abcdef"):
+        raise ProtocolError("an update id must be 32 hex digits")
+
+
 def _same_protocol(sender: str, version: int) -> None:
     if version != PROTOCOL_VERSION:
         raise ProtocolError(f"the {sender} speaks protocol {version}, this side speaks {PROTOCOL_VERSION}")
@@ -191,7 +224,7 @@ def _typed(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
         if type(value) is not float and not is_whole(value):
             raise wrong
         return float(value)
-    elif hint in (tuple[int, ...], tuple[float, ...]):
+    elif hint in (tuple[int, ...], tuple[float, ...], tuple[str, ...]):
         item = get_args(hint)[0]
         if not isinstance(value, list | tuple):
             raise wrong

@@ -1,27 +1,29 @@
 """The coordinator: carries the round engine's messages over a Flower grid, the real one or a simulated one.
 
 Replies are pulled one at a time, so that memory does not grow with the cohort, and judged as they come. A client that
-answers with an error, or with something that is no reply of ours, costs its own contribution only.
+answers with an error, or with something that is no reply of ours, costs its own contribution only. A message that
+Flower lost is sent again when its client is there again; a client that has trained already answers from its outbox.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
-from flwr.serverapp import Grid
 
 from mcoe_model.errors import RoundFailed, TooFewSubjects
-from mcoe_model.protocol import CheckIn, ProtocolError
 from mcoe_model.tensors import STYPE, pack, unpack
 from server.acceptance import Accepted, Rejected, Reply
 from server.cohort import choose_cohort, cohort_size
+from server.presence import Presence, record
 from server.rounds import RoundEngine, RoundInProgress
+from server.superlink.messages import LOST
 
-#: A round that is abandoned this often in a row ends the run.
+#: A round of a run with an end that is abandoned this often in a row ends the run.
 ATTEMPTS = 3
 
 
@@ -51,89 +53,148 @@ class RoundEnded:
     sha256: str | None
 
 
-Event = RoundOpened | ReplyJudged | RoundEnded
+@dataclass(frozen=True)
+class Waiting:
+    """No round can open: ``present`` clients with clips are there, ``needed`` are needed."""
+
+    present: int
+    needed: int
+
+
+Event = RoundOpened | ReplyJudged | RoundEnded | Waiting
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When rounds open and close. The defaults are a simulation's, whose clients are all there from the start.
+
+    - ``rounds``: end after so many published ones; 0 goes on for ever.
+    - ``cohort``: whom a round asks: all, a number or a share of those present.
+    - ``min_clients``: a round opens when so many clients with clips are present.
+    - ``deadline_s``: a round closes after so many seconds without those who have not answered.
+    - ``pause_s``: seconds between the end of a round and the opening of the next.
+    - ``max_in_flight``: train messages that are outstanding at a time; each takes server memory until it is answered.
+    - ``poll_s``: seconds between two looks when there was nothing.
+    """
+
+    rounds: int
+    cohort: str = "all"
+    min_clients: int = 1
+    deadline_s: float = math.inf
+    pause_s: float = 0.0
+    max_in_flight: int = 64
+    poll_s: float = 0.5
 
 
 @dataclass
 class Coordinator:
-    """Runs rounds of one experiment until ``rounds`` are published. Start it again after a crash: it goes on.
+    """Runs rounds of one experiment. Start it again after a crash: it goes on with the same round.
 
-    ``poll`` is the time between two looks for replies when none was there, in seconds.
+    ``may_open`` is asked before a round opens, for what is no business of a round's, such as a full disk.
     """
 
-    grid: Grid
+    presence: Presence
     engine: RoundEngine
-    rounds: int
-    cohort: str
+    policy: Policy
     seed: int
     watch: Callable[[Event], None]
-    poll: float = 0.5
+    may_open: Callable[[], bool] = lambda: True
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Raises RoundFailed when the same round is abandoned three times, TooFewSubjects when nobody is there."""
+        """Until every round is published, or ``stopped`` is set: an open round then stays open.
+
+        A run with an end raises RoundFailed when a round is abandoned three times, TooFewSubjects when nobody is there.
+        """
         registry = self.engine.registry
         current = self.engine.resume()
-        nodes = self._check_in()
-        while registry.last_published() < self.rounds:
+        while not self.policy.rounds or registry.last_published() < self.policy.rounds:
             if current is None:
-                number = registry.last_published() + 1
-                size = cohort_size(self.cohort, len(nodes))
-                attempt = registry.failed_attempts()
-                cohort = choose_cohort(sorted(nodes), size, seed=self.seed, round_number=number, attempt=attempt)
-                current = self.engine.open(cohort)
-            waiting = self.engine.waiting_for(current)
+                current = self._open()
+            if current is None:
+                return
+            self._exchange(current)
+            if self.stopped.is_set():
+                return
             number = current.row.number
-            self.watch(RoundOpened(number, len(current.row.cohort), len(waiting)))
-            self._exchange(current, {nodes[client]: client for client in waiting if client in nodes})
             for client in self.engine.waiting_for(current):
                 self.engine.no_reply(current, client, "no reply")
             sha256 = self.engine.finish(current)
             self.watch(RoundEnded(number, sha256))
             current = None
-            if registry.failed_attempts() >= ATTEMPTS:
+            if self.policy.rounds and registry.failed_attempts() >= ATTEMPTS:
                 reason = registry.rounds()[-1].reason
                 raise RoundFailed(f"round {number} was abandoned {ATTEMPTS} times in a row; the last time, {reason}")
+            if self.policy.pause_s:
+                self.stopped.wait(self.policy.pause_s)
 
-    def _check_in(self) -> dict[str, int]:
-        """The node of every client that answers, by client id."""
-        question = [
-            Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in self.grid.get_node_ids()
-        ]
-        nodes: dict[str, int] = {}
-        for answer in self.grid.send_and_receive(question):
-            try:
-                if not answer.has_content():
-                    raise ProtocolError(answer.error.reason)
-                client = CheckIn.from_record(_record(answer, "check-in"))
-            except ProtocolError:
-                continue  # a node that does not say who it is takes no part
-            if client.examples and client.client_id not in nodes:
-                self.engine.registry.saw(client)
-                nodes[client.client_id] = answer.metadata.src_node_id
-        if not nodes:
-            raise TooFewSubjects("no client with labelled clips checked in; nothing can be learned")
-        return nodes
+    def _open(self) -> RoundInProgress | None:
+        """Open the next round as soon as enough clients are present; None when stopped."""
+        said = -1
+        while not self.stopped.is_set():
+            self.presence.refresh()
+            clients = sorted(c for c, present in self.presence.clients.items() if present.check_in.examples)
+            # Who has not answered yet may still come: only a fleet without an end opens without it.
+            settled = bool(self.policy.pause_s) or not self.presence.unanswered
+            if settled and len(clients) >= self.policy.min_clients and self.may_open():
+                registry = self.engine.registry
+                cohort = choose_cohort(
+                    clients,
+                    cohort_size(self.policy.cohort, len(clients)),
+                    seed=self.seed,
+                    round_number=registry.last_published() + 1,
+                    attempt=registry.failed_attempts(),
+                )
+                return self.engine.open(cohort)
+            if settled and self.policy.rounds:
+                raise TooFewSubjects("no client with labelled clips checked in; nothing can be learned")
+            if len(clients) != said:
+                said = len(clients)
+                self.watch(Waiting(said, self.policy.min_clients))
+            self.stopped.wait(self.policy.poll_s)
+        return None
 
-    def _exchange(self, current: RoundInProgress, clients: dict[int, str]) -> None:
-        """Send the task to these nodes and judge their replies one by one."""
-        sender: dict[str, str] = {}
-        arrays = ArrayRecord({"tensors": _array(pack(current.payload))})
-        for node, client in clients.items():
-            content = RecordDict({"model": arrays, "task": ConfigRecord(current.task.to_record())})  # type: ignore[arg-type]
-            message = Message(
-                content, dst_node_id=node, message_type=MessageType.TRAIN, group_id=str(current.row.number)
-            )
-            for message_id in self.grid.push_messages([message]):
-                sender[message_id] = client
-        while sender:
+    def _exchange(self, current: RoundInProgress) -> None:
+        """Send the task to everybody of the cohort who is or comes there, and judge replies one by one."""
+        waiting = set(self.engine.waiting_for(current))
+        self.watch(RoundOpened(current.row.number, len(current.row.cohort), len(waiting)))
+        model = ArrayRecord({"tensors": _array(pack(current.payload))})
+        ends = time.monotonic() + self.policy.deadline_s
+        sent: dict[str, str] = {}
+        while waiting and time.monotonic() < ends and not self.stopped.is_set():
+            self.presence.refresh()
+            for client in sorted(waiting - set(sent.values()))[: self.policy.max_in_flight - len(sent)]:
+                if client in self.presence.clients:
+                    sent |= dict.fromkeys(self._send(current, client, model), client)
+            gone = not sent and not self.presence.unanswered and math.isinf(self.policy.deadline_s)
+            if gone:
+                return  # nobody else can come
             arrived = False
-            for message_id in list(sender):
-                for reply in self.grid.pull_messages([message_id]):
+            for message_id in list(sent):
+                for reply in self.presence.grid.pull_messages([message_id]):
                     arrived = True
-                    client = sender.pop(message_id)
+                    client = sent.pop(message_id)
+                    if reply.has_error() and reply.error.code in LOST:
+                        self.presence.forget(client)
+                        continue
+                    waiting.discard(client)
                     self.watch(ReplyJudged(current.row.number, client, self._judge(current, client, reply)))
             if not arrived:
-                time.sleep(self.poll)
+                self.stopped.wait(self.policy.poll_s)
+
+    def _send(self, current: RoundInProgress, client: str, model: ArrayRecord) -> list[str]:
+        present = self.presence.clients[client]
+        news = self.presence.news(present.check_in)
+        content = RecordDict(
+            {
+                "model": model,
+                "task": ConfigRecord(current.task.to_record()),  # type: ignore[arg-type]
+                "news": ConfigRecord(news.to_record()),  # type: ignore[arg-type]
+            }
+        )
+        group = str(current.row.number)
+        message = Message(content, dst_node_id=present.node, message_type=MessageType.TRAIN, group_id=group)
+        return list(self.presence.grid.push_messages([message]))
 
     def _judge(self, current: RoundInProgress, client: str, message: Message) -> Accepted | Rejected:
         if message.has_error():
@@ -141,19 +202,13 @@ class Coordinator:
             self.engine.no_reply(current, client, reason)
             return Rejected(reason)
         try:
-            update = unpack(_record(message, "update")["tensors"].data)
-            reply = Reply(client, update, dict(_record(message, "meta")), dict(_record(message, "report")))
+            update = unpack(record(message, "update")["tensors"].data)
+            reply = Reply(client, update, dict(record(message, "meta")), dict(record(message, "report")))
         except Exception as fault:  # whatever a client sends must not end the others' round
             reason = f"reply cannot be read: {fault}"
             self.engine.no_reply(current, client, reason)
             return Rejected(reason)
         return self.engine.receive(current, reply)
-
-
-def _record(message: Message, name: str) -> Any:
-    if name not in message.content:
-        raise ProtocolError(f"the message holds no record {name!r}")
-    return message.content[name]
 
 
 def _array(packed: bytes) -> Array:

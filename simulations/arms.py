@@ -166,7 +166,11 @@ def _write(
         card = parent.child_of(file_sha256(scene.paths.base), origin, trained_on)
     else:
         generation = Generation(
-            scene.settings.model, backbone_sha256(tensors), scene.settings.picture_size, scene.normalisation()
+            scene.settings.model,
+            backbone_sha256(tensors),
+            scene.settings.picture_size,
+            scene.normalisation(),
+            top_k=model.config.top_k,
         )
         card = ModelCard(generation, origin, trained_on=trained_on)
     write_model(scene.paths.arm(arm), tensors, card)

@@ -10,7 +10,8 @@ from flwr.serverapp import Grid
 from mcoe_model.model_file import read_model
 from mcoe_model.networks.presets import PRESETS
 from server.acceptance import Rejected
-from server.app import Coordinator, Event, ReplyJudged, RoundEnded, RoundOpened
+from server.app import Coordinator, Event, Policy, ReplyJudged, RoundEnded, RoundOpened
+from server.presence import Presence
 from server.registry import Registry
 from server.registry.artifacts import Artifacts
 from server.registry.database import open_database, sqlite_url
@@ -39,7 +40,8 @@ def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None], poll: f
     top_k = PRESETS[scene.settings.model].top_k
     engine = RoundEngine(open_registry(folder), Artifacts(scene.paths.models), scene.paths.spool, settings, top_k)
     engine.start_from(*read_model(scene.paths.base))
-    Coordinator(grid, engine, scene.settings.rounds, scene.settings.cohort, scene.settings.seed, watch, poll).run()
+    policy = Policy(scene.settings.rounds, scene.settings.cohort, max_in_flight=len(scene.clips.records), poll_s=poll)
+    Coordinator(Presence(grid, engine.registry.saw), engine, policy, scene.settings.seed, watch).run()
 
 
 def say_events(event: Event) -> None:

@@ -36,8 +36,10 @@ class SubjectStore:
         self._subject = subjects[partition] if partition < len(subjects) else None
         self.client_id = f"subject-{self._subject}" if self._subject else f"nobody-{partition}"
 
-    def examples(self) -> int:
-        return len(self._scene.indices("clients", self._subject)) if self._subject else 0
+    def clip_names(self) -> tuple[str, ...]:
+        if self._subject is None:
+            return ()
+        return tuple(self._scene.clips.records[index].name for index in self._scene.indices("clients", self._subject))
 
     def model(self) -> tuple[MCOENet, ModelCard]:
         return _resident(self._scene.paths.base)

@@ -19,7 +19,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from server.superlink import (
+from server.superlink.messages import (
     SERVER_NODE_ID,
     Run,
     assign_message_id,

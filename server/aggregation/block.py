@@ -59,24 +59,24 @@ class Block:
         """Inner products of the clients' rows: (K, K) float64. The last digits depend on how the chunks fall."""
         total = np.zeros((len(self.senders), len(self.senders)), np.float64)
         for _, rows in self.chunks():
-            exact = rows.astype(np.float64)
-            total += exact @ exact.T
+            for first in range(0, rows.shape[1], TILE):
+                exact = rows[:, first : first + TILE].astype(np.float64)
+                total += exact @ exact.T
         return total
 
-    def norms(self) -> Float64s:
-        """Euclidean norm of each client's row: (K,)."""
-        squares = np.zeros(len(self.senders), np.float64)
-        for _, rows in self.chunks():
+    def norms(self, *more: SpooledUpdate) -> Float64s:
+        """Euclidean norm of each client's row as it was sent, then of these updates' rows: (K + more,)."""
+        squares = np.zeros(len(self.updates) + len(more), np.float64)
+        for _, rows in self._read([*self.updates, *more]):
             _add_products(squares, rows, rows)
         return np.sqrt(squares)
 
-    def compare(self, reference: SpooledUpdate) -> tuple[Float64s, Float64s]:
-        """Inner products with a reference, and norms: two times (K + 1,), the reference itself last."""
-        products, squares = np.zeros((2, len(self.senders) + 1), np.float64)
+    def products(self, reference: SpooledUpdate) -> Float64s:
+        """Inner product of each client's row, as it was sent, with a reference's: (K,)."""
+        products = np.zeros(len(self.updates), np.float64)
         for _, rows in self._read([*self.updates, reference]):
-            _add_products(products, rows, [rows[-1]] * len(rows))
-            _add_products(squares, rows, rows)
-        return products, np.sqrt(squares)
+            _add_products(products, rows[:-1], [rows[-1]] * len(products))
+        return products
 
     def _read(self, updates: Sequence[SpooledUpdate]) -> Iterator[tuple[int, Float32s]]:
         """The chunks of these updates' rows as they were sent."""

@@ -24,9 +24,9 @@ class FLTrust(Rule):
 
     def plan(self, shared: Block, settings: RuleSettings, reference: SpooledUpdate | None) -> Plan:
         assert reference is not None
-        products, norms = shared.compare(reference)
+        norms = shared.norms(reference)
         lengths = norms[:-1] * norms[-1]
-        cosines = np.divide(products[:-1], lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        cosines = np.divide(shared.products(reference), lengths, out=np.zeros_like(lengths), where=lengths > 0)
         trust = dict(zip((sender.update_id for sender in shared.senders), np.maximum(cosines, 0.0), strict=True))
 
         def combine(block: Block) -> Deltas | None:
@@ -34,7 +34,7 @@ class FLTrust(Rule):
                 return _trusted(block, trust, norms)
             if block.tensors[0][0] not in reference:
                 return None
-            return _trusted(block, trust, block.compare(reference)[1])
+            return _trusted(block, trust, block.norms(reference))
 
         return combine
 

@@ -105,7 +105,7 @@ class Rule(ABC):
 
 
 #: Columns that are summed at a time, so that the sums stay in a processor's cache.
-TILE = 1 << 15
+TILE = 1 << 13
 
 
 def weighted_sum(block: Block, weights: Sequence[float]) -> Deltas:

@@ -67,6 +67,7 @@ class FleetStore(Store):
     def enrol(self, token_sha256: str, public_key: str, node_id: int | None) -> str:
         """Exchange a token, which is gone afterwards, for enrolment under this key; returns the client's id.
 
+        ``node_id`` is None as long as Flower does not know the key; `set_node` names it later.
         Raises EnrolmentRefused for a token that is unknown, used or expired, and for a key that is enrolled already.
         """
         with self._writing() as session:
@@ -108,7 +109,7 @@ class FleetStore(Store):
             client = self._client(session, client_id)
             client.node_id = node_id
             self._flush(session, f"node {node_id} belongs to another client")
-            self._audit(session, "client registered again", client_id)
+            self._audit(session, "client registered", client_id)
 
     def revoke(self, client_id: str) -> None:
         """End a client's enrolment, or its invitation, on the operator's word. Raises DataMissing."""

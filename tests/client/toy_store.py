@@ -71,8 +71,8 @@ class ToyStore:
         self.clips = clips
         self.resident = resident or build("mcoe-tiny", seed=1)
 
-    def examples(self) -> int:
-        return self.clips
+    def clip_names(self) -> tuple[str, ...]:
+        return tuple(f"{self.client_id} clip {index}" for index in range(self.clips))
 
     def model(self) -> tuple[MCOENet, ModelCard]:
         return self.resident, base()[1]
@@ -87,5 +87,4 @@ class ToyStore:
             made = 0.3 * random.normal(size=(2, 20, size)) + centres[label]
             return {(m, "any"): made[i].astype(np.float32) for i, m in enumerate(("frame", "event"))}
 
-        names = tuple(f"{self.client_id} clip {index}" for index in range(self.clips))
-        return FeatureSamples(names, labels.astype(np.int64), tuple(features(int(label)) for label in labels))
+        return FeatureSamples(self.clip_names(), labels.astype(np.int64), tuple(features(int(label)) for label in labels))

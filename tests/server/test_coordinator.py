@@ -18,7 +18,8 @@ from mcoe_model.errors import ExitCode, RoundFailed, TooFewSubjects
 from mcoe_model.model_file import tensors_sha256
 from mcoe_model.workers import spawn_pool
 from server.acceptance import Accepted, Rejected
-from server.app import ATTEMPTS, Coordinator, Event, ReplyJudged, RoundEnded, RoundOpened
+from server.app import ATTEMPTS, Coordinator, Event, Policy, ReplyJudged, RoundEnded, RoundOpened
+from server.presence import Presence
 from server.registry import ABANDONED, PUBLISHED
 from server.rounds import RoundEngine
 from simulations.local_grid import LOCAL_POLL, LocalGrid
@@ -49,7 +50,9 @@ class Fleet:
 
     def run(self, rounds: int = 1, cohort: str = "all", seed: int = 0, watch: Watch | None = None) -> None:
         with closing(LocalGrid("toy_clients:app", self.nodes, {"log": str(self.log)}, self.pool)) as grid:
-            Coordinator(grid, self.engine, rounds, cohort, seed, watch or self.events.append, LOCAL_POLL).run()
+            policy = Policy(rounds, cohort, poll_s=LOCAL_POLL)
+            presence = Presence(grid, self.engine.registry.saw)
+            Coordinator(presence, self.engine, policy, seed, watch or self.events.append).run()
 
     def asked(self) -> list[str]:
         """The round and name of every client that was asked to train, in order."""

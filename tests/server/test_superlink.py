@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 
-from server.superlink import (
+from server.superlink.messages import (
     SERVER_NODE_ID,
     assign_message_id,
     empty_run,

@@ -1,8 +1,9 @@
-"""The one place that touches private modules of Flower. Pinned to flwr==1.41.0; a test fails by name when they move."""
+"""Flower's messages as bytes, and what its objects need to be made outside its own processes."""
 
 from __future__ import annotations
 
 from flwr.app import Array, ArrayRecord, Message
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.supercore.run import Run
@@ -10,6 +11,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 #: The node id that Flower gives to the server.
 SERVER_NODE_ID = 1
+#: Error codes by which Flower says that a message did not arrive or its reply is lost: the client may be asked again.
+LOST = frozenset({ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE})
 
 
 def identify_process(*, run_id: int, node_id: int) -> None:

@@ -1,0 +1,60 @@
+"""A wearer's clips in a folder of SEE's layout: what a client without a camera learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from client.enrolment import ClientPaths
+from mcoe_model.data.cache import Clips, open_clips
+from mcoe_model.errors import DataMissing
+from mcoe_model.learning.features import cached_features
+from mcoe_model.learning.samples import PictureSamples, Samples
+from mcoe_model.learning.weights import load_model
+from mcoe_model.model_file import ModelCard
+from mcoe_model.networks import MCOENet
+from mcoe_model.update import TrainMode
+
+
+class FolderStore:
+    """The sequences of one subject. ``find_model`` gives the file of the fleet's model, once it is needed."""
+
+    def __init__(
+        self, paths: ClientPaths, client_id: str, clips: Path, subject: str, find_model: Callable[[], Path]
+    ) -> None:
+        self.client_id = client_id
+        self._paths = paths
+        self._root = clips
+        self._subject = subject
+        self._find_model = find_model
+
+    def clip_names(self) -> tuple[str, ...]:
+        return tuple(self._clips.records[index].name for index in self._indices)
+
+    def model(self) -> tuple[MCOENet, ModelCard]:
+        return self._model
+
+    def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+        generation = self._model[1].generation
+        if train_mode == "full":
+            return PictureSamples(self._clips, self._indices, generation.normalisation)
+        return cached_features(model, generation, self._clips, self._indices, self._paths.cache / "features")
+
+    @cached_property
+    def _model(self) -> tuple[MCOENet, ModelCard]:
+        return load_model(self._find_model())
+
+    @cached_property
+    def _clips(self) -> Clips:
+        size = self._model[1].generation.input_size
+        return open_clips(self._root, size=size, cache=self._paths.cache / "clips")
+
+    @cached_property
+    def _indices(self) -> tuple[int, ...]:
+        """Raises DataMissing for a subject that the folder does not have."""
+        found = tuple(i for i, record in enumerate(self._clips.records) if record.subject == self._subject)
+        if not found:
+            subjects = ", ".join(sorted({record.subject for record in self._clips.records})[:8])
+            raise DataMissing(f"{self._root} has no clips of subject {self._subject}; it has {subjects}, ...")
+        return found

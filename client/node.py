@@ -1,0 +1,191 @@
+"""The wearable's connection: Flower's SuperNode as a supervised child, and an executor that runs the installed app.
+
+The one place on the client's side that touches private modules of Flower, pinned to flwr==1.41.0. Whatever code a
+server ships with a run is never unpacked or imported: tasks are handed to the ClientApp that is installed here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from mcoe_model.errors import MissingExtra
+from mcoe_model.files import write_bytes
+
+#: What the SuperNode must find in its environment: it calls nobody but the server.
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+#: Seconds between two starts of a SuperNode. A server goes on believing for a minute that a killed one is online and
+#: turns its successor away, so this is tried for longer than that.
+BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 15.0)
+#: Seconds between two looks for a task.
+POLL_S = 0.2
+_ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
+
+log = logging.getLogger("mcoe")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Whom to connect to, and as whom. ``address`` is host:port of the server."""
+
+    address: str
+    authority: Path
+    key: Path
+    folder: Path
+
+
+class Node:
+    """A SuperNode that is kept running until `stop`, and the executor of its tasks."""
+
+    def __init__(self, connection: Connection, app: ClientApp) -> None:
+        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        program = shutil.which("flower-supernode", path=places)
+        if program is None:
+            raise MissingExtra("flower-supernode is not installed; pip install flwr==1.41.0")
+        self._program = program
+        self._connection = connection
+        self._app = app
+        self._stopped = threading.Event()
+        self._secret = secrets.token_hex(32).encode()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def stop(self) -> None:
+        """Ask `run` to end; a task that has begun is finished first."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Keep connected and run tasks, one at a time, until `stop`."""
+        secret_file = self._connection.folder / "superexec.secret"
+        write_bytes(secret_file, self._secret)  # mode 0600, as every file that is written atomically
+        port = _free_port()
+        keeper = threading.Thread(target=self._keep_running, args=(port, secret_file))
+        keeper.start()
+        try:
+            self._execute(f"127.0.0.1:{port}")
+        finally:
+            self._stopped.set()
+            keeper.join()
+
+    def _keep_running(self, port: int, secret_file: Path) -> None:
+        """Start the SuperNode again whenever it ends, waiting longer each time; SIGTERM makes it leave at once."""
+        command = [
+            self._program,
+            "--superlink", self._connection.address,
+            "--root-certificates", str(self._connection.authority),
+            "--auth-supernode-private-key", str(self._connection.key),
+            "--isolation", "process",
+            "--superexec-auth-secret-file", str(secret_file),
+            "--host", "127.0.0.1",
+            "--port", str(port),
+        ]  # fmt: skip
+        environment = os.environ | QUIET | {"FLWR_HOME": str(self._connection.folder / "flower")}
+        starts = 0
+        with (self._connection.folder / "supernode.log").open("ab") as output:
+            while not self._stopped.is_set():
+                child = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+                log.info("SuperNode started (process %d)", child.pid)
+                while child.poll() is None and not self._stopped.wait(0.2):
+                    pass
+                if child.poll() is None:
+                    child.send_signal(signal.SIGTERM)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.wait(5)
+                    if child.poll() is None:
+                        child.kill()
+                        child.wait()
+                    return
+                pause = BACKOFF_S[min(starts, len(BACKOFF_S) - 1)]
+                starts += 1
+                log.warning("SuperNode ended with code %d; starting it again in %.0f s", child.returncode, pause)
+                self._stopped.wait(pause)
+
+    def _execute(self, address: str) -> None:
+        """Take tasks from the SuperNode and hand them to the app; while there is no SuperNode, look again."""
+        superexec = SuperExecAuthHttpInterceptor(master_secret=self._secret, protected_methods=_ACQUIRE)
+        while not self._stopped.is_set():
+            try:
+                with contextlib.closing(_runtime(address, "SuperExec", superexec, tries=1)) as client:
+                    task = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
+                if task.token:
+                    self._run_task(address, task.token)
+                    continue
+            except (httpx.HTTPError, OSError, RuntimeError) as fault:
+                log.debug("no task: %s", fault)
+            self._stopped.wait(POLL_S)
+
+    def _run_task(self, address: str, token: str) -> None:
+        with _task(address, token) as client:
+            message, context, _, _ = pull_task_input(client)
+            status, details = SubStatus.COMPLETED, ""
+            try:
+                reply = self._app(message, context)
+            except (Exception, SystemExit) as fault:  # a task that fails must not end the wearable's connection
+                log.exception("a task failed")
+                status, details = SubStatus.FAILED, type(fault).__name__
+                # What went wrong stays here: an exception's text may hold a path or a name.
+                reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, details), reply_to=message)
+            push_message(client, reply, context)
+            push_task_output(client, context, status, details)
+
+
+@contextlib.contextmanager
+def _task(address: str, token: str) -> Iterator[RuntimeHttpClient]:
+    """The interface of one task, with a heartbeat while it runs."""
+    with contextlib.closing(_runtime(address, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))) as client:
+        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+        heartbeat.start()
+        try:
+            yield client
+        finally:
+            heartbeat.stop()
+
+
+def _runtime(address: str, component: str, interceptor: Any, tries: int | None = None) -> RuntimeHttpClient:
+    retry = make_simple_http_retry_invoker()
+    if tries:
+        retry.max_tries = tries
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=True,
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name=component), interceptor],
+        retry_invoker=retry,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

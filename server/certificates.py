@@ -1,0 +1,122 @@
+"""The fleet's own certificate authority, and the server's certificate that it signs.
+
+A wearable trusts this authority and no other: it learns the authority's fingerprint from its invitation. The authority
+lives for ten years, the server's certificate for one; renewing the server's certificate changes nothing for a wearable.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mcoe_model.errors import DataInvalid, DataMissing
+from mcoe_model.files import write_bytes
+
+AUTHORITY_DAYS = 3650
+SERVER_DAYS = 365
+#: Clocks of wearables may be this much behind.
+_SKEW = datetime.timedelta(hours=1)
+
+
+def make_authority(folder: Path) -> None:
+    """Write a new authority's ``ca.key`` (mode 0600) and ``ca.crt``."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mcoe fleet authority")])
+    usage = x509.KeyUsage(
+        digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+    )
+    certificate = (
+        _lasting(AUTHORITY_DAYS)
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA384())
+    )
+    _write_key(folder / "ca.key", key)
+    write_bytes(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def make_server_certificate(folder: Path, names: Sequence[str]) -> None:
+    """Write ``server.key`` (mode 0600) and ``server.crt`` for these host names and addresses, signed by the authority.
+
+    Raises DataMissing without an authority.
+    """
+    authority = read_certificate(folder / "ca.crt")
+    signer = serialization.load_pem_private_key(_read(folder / "ca.key"), password=None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP384R1())
+    certificate = (
+        _lasting(SERVER_DAYS)
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])]))
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .sign(signer, hashes.SHA384())
+    )
+    _write_key(folder / "server.key", key)
+    write_bytes(folder / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """A PEM certificate. Raises DataMissing or DataInvalid."""
+    try:
+        return x509.load_pem_x509_certificate(_read(path))
+    except ValueError as fault:
+        raise DataInvalid(f"{path} is no certificate ({fault}); restore it from a backup") from fault
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 of the certificate, 64 hex digits: what an invitation names the authority by."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def days_left(certificate: x509.Certificate, now: datetime.datetime) -> float:
+    """Days until the certificate expires; negative afterwards."""
+    return (certificate.not_valid_after_utc - now).total_seconds() / 86400
+
+
+def _lasting(days: int) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + datetime.timedelta(days=days))
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    content = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    write_bytes(path, content)  # a temporary file is made with mode 0600, and keeps it
+    os.chmod(path, 0o600)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as fault:
+        raise DataMissing(f"{path} is not there; `mcoe-server init` makes it, or restore it from a backup") from fault

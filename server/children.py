@@ -1,0 +1,192 @@
+"""The server's processes besides the one that supervises them: SuperLink and coordinator.
+
+    python -m server.children superlink DIR
+    python -m server.children coordinator DIR
+
+Both find everything in the data folder; `mcoe-server start` wrote there what it was told.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mcoe_model.errors import McoeError
+from mcoe_model.files import read_json, write_json
+from server.acceptance import Rejected
+from server.app import Coordinator, Event, Policy, ReplyJudged, RoundEnded, RoundOpened, Waiting
+from server.delivery import news_for
+from server.device_routes import PREFIX, device_routes
+from server.fleet import Fleet
+from server.presence import Presence
+from server.registry import Registry
+from server.registry.artifacts import Artifacts
+from server.registry.database import open_database
+from server.rounds import RoundEngine, RoundSettings
+from server.settings import ServerPaths, ServerSettings
+from server.superlink.control import Control
+from server.superlink.process import SuperLink, serve
+from server.superlink.run import run_grid
+
+#: Seconds between two questions to a node that stays online: how many clips it has, what its outbox holds.
+ASK_AGAIN_S = 60.0
+
+log = logging.getLogger("mcoe")
+
+
+def superlink_of(paths: ServerPaths, settings: ServerSettings) -> SuperLink:
+    """The SuperLink of a data folder."""
+    return SuperLink(
+        paths.certificates, paths.superlink, paths.secret, settings.host, settings.port, settings.local_port
+    )
+
+
+def open_fleet(paths: ServerPaths, settings: ServerSettings) -> Fleet:
+    """Registry, artifacts and SuperLink of a data folder."""
+    registry = Registry(open_database(paths.database_url(settings)), settings.experiment)
+    address = superlink_of(paths, settings).local_address
+    return Fleet(registry, Artifacts(paths.models), paths.spool, address)
+
+
+def run_superlink(paths: ServerPaths, settings: ServerSettings) -> None:
+    """Serve wearables until SIGTERM; Flower's database is made to agree with the registry at the start."""
+    superlink = superlink_of(paths, settings)
+    fleet = open_fleet(paths, settings)
+    threading.Thread(target=_register_when_up, args=(fleet,), daemon=True).start()
+    serve(superlink, device_routes(fleet, paths.certificates / "ca.crt", enrolment=settings.enrolment), PREFIX)
+
+
+def _register_when_up(fleet: Fleet) -> None:
+    while True:
+        try:
+            changes = fleet.register_members()
+        except Exception as fault:  # not listening yet
+            log.debug("the SuperLink does not answer yet: %s", fault)
+            time.sleep(0.2)
+            continue
+        if changes:
+            log.info("registered or removed %d nodes in Flower's database", changes)
+        return
+
+
+def run_coordinator(paths: ServerPaths, settings: ServerSettings) -> None:
+    """Run rounds for ever, each Flower run taken from the SuperLink of this folder, until SIGTERM."""
+    fleet = open_fleet(paths, settings)
+    newest = fleet.registry.newest_model()
+    assert newest is not None, "`mcoe-server start` checks that there is a model"
+    _, card = fleet.artifacts.get(newest)
+    rounds = RoundSettings(
+        fine_tune=settings.fine_tune,
+        train_mode=settings.train,
+        rule=settings.rule,
+        quorum=settings.quorum,
+        seed=settings.seed,
+    )
+    engine = RoundEngine(fleet.registry, fleet.artifacts, paths.spool, rounds, card.generation.top_k)
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _when_up(fleet.control_address, stopped)
+    if stopped.is_set():
+        return
+    control = Control(fleet.control_address)
+    run = control.start_run()
+    control.close()
+    log.info("Flower run %d", run)
+    with run_grid(fleet.control_address, paths.secret.read_bytes()) as grid:
+        presence = Presence(
+            grid,
+            fleet.registry.saw,
+            fleet.registry.client_of_node,
+            news=lambda check_in: news_for(fleet.registry, check_in),
+            again_s=ASK_AGAIN_S,
+        )
+        policy = Policy(
+            rounds=0,
+            cohort=settings.cohort,
+            min_clients=settings.min_clients,
+            deadline_s=settings.deadline_s,
+            pause_s=settings.pause_s,
+        )
+        floor = _disk_floor(paths.folder, settings.disk_floor_mb)
+        Coordinator(presence, engine, policy, settings.seed, say, floor, stopped).run()
+
+
+def _when_up(address: str, stopped: threading.Event) -> None:
+    """Wait until the SuperLink answers."""
+    while not stopped.is_set():
+        control = Control(address)
+        try:
+            control.nodes()
+            return
+        except Exception as fault:
+            log.debug("the SuperLink does not answer yet: %s", fault)
+            stopped.wait(0.2)
+        finally:
+            control.close()
+
+
+def _disk_floor(folder: Path, floor_mb: int) -> Callable[[], bool]:
+    said = False
+
+    def enough() -> bool:
+        nonlocal said
+        free = shutil.disk_usage(folder).free >> 20
+        if free < floor_mb and not said:
+            log.warning("%d MB are free in %s, a round needs %d; none opens until there are", free, folder, floor_mb)
+        said = free < floor_mb
+        return not said
+
+    return enough
+
+
+def say(event: Event) -> None:
+    """One line of the log for each event."""
+    match event:
+        case Waiting(present, needed):
+            log.info("waiting: %d clients with clips are present, %d are needed", present, needed)
+        case RoundOpened(number, cohort, waiting):
+            log.info("round %d: %d of %d clients to be heard", number, waiting, cohort)
+        case ReplyJudged(number, client, Rejected(reason)):
+            log.warning("round %d: %s rejected: %s", number, client, reason)
+        case ReplyJudged(number, client, _):
+            log.info("round %d: %s accepted", number, client)
+        case RoundEnded(number, None):
+            log.warning("round %d: abandoned", number)
+        case RoundEnded(number, sha256):
+            log.info("round %d: published model %s", number, str(sha256)[:12])
+
+
+def write_running(paths: ServerPaths, settings: ServerSettings) -> None:
+    """Tell the children what `start` was told."""
+    write_json(paths.folder / "running.json", asdict(settings))
+
+
+def read_running(paths: ServerPaths) -> ServerSettings:
+    """What the children were told."""
+    stored: dict[str, Any] = read_json(paths.folder / "running.json")
+    return ServerSettings(**stored)
+
+
+def main() -> None:
+    """Run the child that the command line names."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    kind, folder = sys.argv[1], ServerPaths(Path(sys.argv[2]))
+    try:
+        {"superlink": run_superlink, "coordinator": run_coordinator}[kind](folder, read_running(folder))
+    except McoeError as fault:
+        print(json.dumps({"error": str(fault)}), file=sys.stderr)
+        sys.exit(fault.exit_code)
+
+
+if __name__ == "__main__":
+    main()

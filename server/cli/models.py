@@ -1,0 +1,98 @@
+"""`mcoe-server models`: every version, and what happens to it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mcoe_model.errors import DataMissing, ModelInvalid, OutputExists
+from mcoe_model.model_file import read_model
+from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened, say, show, told
+
+app = typer.Typer(no_args_is_help=True, help="Every version of the model, and what happens to it.")
+
+Version = Annotated[int, typer.Argument(help="Version of a model.")]
+
+
+@app.command("list", epilog="Example:  mcoe-server models list")
+@told
+def list_models(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """Every version with its state."""
+    _, _, fleet = opened(folder)
+    columns = ("version", "state", "sha256", "parent_sha256", "generation", "created")
+    show(fleet.registry.models(), as_json, columns, "no model yet; mcoe-server models import FILE makes version 1")
+
+
+@app.command("show", epilog="Example:  mcoe-server models show 4")
+@told
+def show_model(version: Version, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """One version: its card, and whose updates shaped it."""
+    _, _, fleet = opened(folder)
+    row = fleet.registry.model(version)
+    _, card = fleet.artifacts.get(row.sha256)
+    shaped = fleet.registry.shaped_by(row.sha256)
+    found = asdict(row) | {"card": asdict(card), "shaped_by": shaped, "file": str(fleet.artifacts.path(row.sha256))}
+    lines = [f"{name:14} {value}" for name, value in found.items() if name not in ("card", "shaped_by")]
+    lines += [f"{'origin':14} {card.origin}", f"{'shaped by':14} {', '.join(sorted(shaped)) or 'no client'}"]
+    say(found, as_json, "\n".join(lines))
+
+
+@app.command("import", epilog="Example:  mcoe-server models import runs/base/model.safetensors")
+@told
+def import_model(
+    file: Annotated[Path, typer.Argument(help="A model file with its card, such as train_centralised.py writes.")],
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Release a model that was made elsewhere: the fleet's first one, or the next.
+
+    A model of another generation is refused: wearables could not learn from it on what they have encoded.
+    """
+    _, _, fleet = opened(folder)
+    tensors, card = read_model(file)
+    newest = fleet.registry.newest_model()
+    if newest is not None:
+        _, current = fleet.artifacts.get(newest)
+        if current.generation != card.generation:
+            raise ModelInvalid(
+                f"{file} is of generation {card.generation.id}, the fleet of {current.generation.id}; a new generation "
+                "needs a new experiment"
+            )
+    sha256 = fleet.artifacts.put(tensors, card)
+    version = fleet.registry.import_model(sha256, card.generation.id)
+    say({"version": version, "sha256": sha256}, as_json, f"version {version} is released ({sha256[:12]})")
+
+
+@app.command(epilog="Example:  mcoe-server models export 4 model.safetensors")
+@told
+def export(
+    version: Version,
+    file: Annotated[Path, typer.Argument(help="File to write.")],
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a version's file, card included."""
+    _, _, fleet = opened(folder)
+    row = fleet.registry.model(version)
+    if file.exists():
+        raise OutputExists(f"{file} exists already; name another")
+    fleet.artifacts.get(row.sha256)  # checks the hash
+    shutil.copyfile(fleet.artifacts.path(row.sha256), file)
+    say({"version": version, "sha256": row.sha256, "file": str(file)}, as_json, f"version {version} is in {file}")
+
+
+@app.command(epilog="Example:  mcoe-server models rollback 3")
+@told
+def rollback(version: Version, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """Release an old version again, as a new one; the next round starts from it."""
+    _, _, fleet = opened(folder)
+    row = fleet.registry.model(version)
+    if not fleet.artifacts.path(row.sha256).is_file():
+        raise DataMissing(f"the file of version {version} is gone; restore it from a backup")
+    new = fleet.registry.release_again(version)
+    said = {"version": new, "sha256": row.sha256, "same_as": version}
+    say(said, as_json, f"version {new} is released with the bytes of version {version}")

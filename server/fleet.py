@@ -1,0 +1,132 @@
+"""The fleet's members: invitations, enrolment, and what Flower must know of them.
+
+The registry says who is a member and by which key; Flower's own database only mirrors it and may be lost. So every step
+writes the registry first, and `register_members` makes Flower agree with it, at every start and after every change.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import secrets
+from contextlib import closing
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+
+from mcoe_model.errors import DataMissing
+from mcoe_model.invitation import Invitation
+from mcoe_model.signed_request import RequestRefused, read_public_key
+from server.registry import Registry
+from server.registry.artifacts import Artifacts
+from server.registry.fleet import ENROLLED
+from server.registry.privacy import Receipt
+from server.spool import spool_path
+from server.superlink.control import Control
+
+#: Hours that an invitation is good for.
+INVITATION_HOURS = 72
+
+
+class Fleet:
+    """Members of the registry's experiment. ``control_address`` is the SuperLink's on loopback."""
+
+    def __init__(self, registry: Registry, artifacts: Artifacts, spool: Path, control_address: str) -> None:
+        self.registry = registry
+        self.artifacts = artifacts
+        self.spool = spool
+        self.control_address = control_address
+
+    def invite(self, address: str, fingerprint: str, client_id: str | None = None) -> Invitation:
+        """A new invitation to this server, for a new pseudonymous client unless one is named.
+
+        Raises EnrolmentRefused for a client that is enrolled.
+        """
+        client_id = client_id or f"w{secrets.token_hex(4)}"
+        token = secrets.token_urlsafe(24)
+        expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=INVITATION_HOURS)
+        self.registry.invite(client_id, _hash(token), expires)
+        return Invitation(address, fingerprint, token, client_id)
+
+    def enrol(self, token: str, public_key: str) -> str:
+        """Exchange an invitation's token for enrolment of this key (PEM); returns the client's id.
+
+        Raises EnrolmentRefused for the token, RequestRefused for the key.
+        """
+        client = self.registry.enrol(_hash(token), canonical_key(public_key), None)
+        self.register_members()
+        return client
+
+    def add(self, client_id: str, public_key: str) -> None:
+        """Enrol a key that the operator was given; the SuperLink hears of it when it runs."""
+        self.registry.add_client(client_id, canonical_key(public_key), None)
+
+    def client_of_key(self, public_key: str) -> str:
+        """The enrolled client that holds this key. Raises RequestRefused."""
+        for client in self.registry.clients():
+            if client.public_key == public_key and client.state == ENROLLED:
+                return client.id
+        raise RequestRefused("this key is not enrolled")
+
+    def register_members(self) -> int:
+        """Make Flower let in every enrolled key and no other; returns how many changes that took."""
+        changes = 0
+        with closing(Control(self.control_address)) as control:
+            known = control.nodes()
+            members = {c.public_key: c for c in self.registry.clients() if c.state == ENROLLED and c.public_key}
+            for key, client in members.items():
+                node = known.get(key)
+                if node is None:
+                    node = control.register(key)
+                    changes += 1
+                if client.node_id != node:
+                    self.registry.set_node(client.id, node)
+            for key, node in known.items():
+                if key not in members:
+                    control.unregister(node)
+                    changes += 1
+        return changes
+
+    def withdraw(self, client_id: str) -> None:
+        """A client leaves on its own word. Raises DataMissing."""
+        self.registry.withdraw(client_id)
+        self.register_members()
+
+    def forget(self, client_id: str) -> Receipt:
+        """Delete what is kept of a client, its updates in the spool included, and end its enrolment.
+
+        A round that is not published goes on without it. Raises DataMissing for a client that is not known.
+        """
+        self.registry.client(client_id)
+        receipt = self.registry.forget(client_id)
+        for pending in receipt.pending:
+            folder = self.spool / f"round-{pending.number}-{pending.attempt}"
+            spool_path(folder, pending.update_id).unlink(missing_ok=True)
+        self.register_members()
+        return receipt
+
+
+def canonical_key(text: str) -> str:
+    """A public key, PEM or OpenSSH, as PEM. Raises RequestRefused for anything but one on the curve P-384."""
+    if text.startswith("ecdsa-sha2-"):
+        try:
+            loaded = serialization.load_ssh_public_key(text.encode())
+        except ValueError as fault:
+            raise RequestRefused("the public key cannot be read") from fault
+        text = loaded.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        ).decode()
+    key = read_public_key(text)
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def read_key_file(path: Path) -> str:
+    """A public key from a file. Raises DataMissing, RequestRefused."""
+    try:
+        return canonical_key(path.read_text())
+    except FileNotFoundError as fault:
+        raise DataMissing(f"there is no key {path}; the wearable's is node.pub in its folder") from fault
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
