@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
@@ -15,18 +16,20 @@ from typing import Annotated, Any
 import typer
 
 from client.app import make_client_app
-from client.enrolment import ClientPaths, download_model, read_membership
+from client.enrolment import ClientPaths, Membership, download_model, read_membership
 from client.enrolment import enrol as join
 from client.folder_store import FolderStore
 from client.node import Connection, Node
 from client.outbox import Outbox
-from mcoe_model.errors import McoeError
+from mcoe_model.errors import McoeError, ServerUnreachable
 from mcoe_model.invitation import Invitation
 from mcoe_model.workers import one_thread
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 DEFAULT_FOLDER = Path.home() / ".local" / "share" / "mcoe-client"
+#: Seconds between two tries to reach a server from which nothing has come yet.
+RETRY_S = 5.0
 Folder = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder of this wearable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -87,19 +90,36 @@ def _run(paths: ClientPaths) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     one_thread()
     membership = read_membership(paths)
-    store = FolderStore(
-        paths,
-        membership.client_id,
-        Path(membership.clips),
-        membership.subject,
-        lambda: download_model(paths, membership.address),
-    )
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    model = _find_model(paths, membership, stopped)
+    if model is None:
+        return
+    store = FolderStore(paths, membership.client_id, Path(membership.clips), membership.subject, model)
     logging.info("%s has %d labelled clips", membership.client_id, len(store.clip_names()))
     connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
-    node = Node(connection, make_client_app(lambda context: store, Outbox(paths.outbox)))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: node.stop())
-    node.run()
+    Node(connection, make_client_app(lambda context: store, Outbox(paths.outbox)), stopped).run()
+
+
+def _find_model(paths: ClientPaths, membership: Membership, stopped: threading.Event) -> Path | None:
+    """The fleet's newest model; while the server does not answer, one that is here already, or wait for it.
+
+    Any model of the generation will do: its backbones encode the clips, and a task brings the rest.
+    """
+    said = False
+    while not stopped.is_set():
+        try:
+            return download_model(paths, membership.address)
+        except ServerUnreachable as fault:
+            here = sorted(paths.models.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+            if here:
+                return here[-1]
+            if not said:
+                logging.warning("%s; trying again every %.0f s", fault, RETRY_S)
+            said = True
+            stopped.wait(RETRY_S)
+    return None
 
 
 def _say(said: dict[str, Any], as_json: bool, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -18,16 +17,14 @@ from mcoe_model.update import TrainMode
 
 
 class FolderStore:
-    """The sequences of one subject. ``find_model`` gives the file of the fleet's model, once it is needed."""
+    """The sequences of one subject. ``model_file`` is a model of the fleet's generation."""
 
-    def __init__(
-        self, paths: ClientPaths, client_id: str, clips: Path, subject: str, find_model: Callable[[], Path]
-    ) -> None:
+    def __init__(self, paths: ClientPaths, client_id: str, clips: Path, subject: str, model_file: Path) -> None:
         self.client_id = client_id
         self._paths = paths
         self._root = clips
         self._subject = subject
-        self._find_model = find_model
+        self._model_file = model_file
 
     def clip_names(self) -> tuple[str, ...]:
         return tuple(self._clips.records[index].name for index in self._indices)
@@ -43,7 +40,7 @@ class FolderStore:
 
     @cached_property
     def _model(self) -> tuple[MCOENet, ModelCard]:
-        return load_model(self._find_model())
+        return load_model(self._model_file)
 
     @cached_property
     def _clips(self) -> Clips:

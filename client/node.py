@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -35,10 +34,11 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from mcoe_model.errors import MissingExtra
 from mcoe_model.files import write_bytes
+from mcoe_model.workers import end_with_parent
 
 #: What the SuperNode must find in its environment: it calls nobody but the server.
 QUIET = {
@@ -67,26 +67,16 @@ class Connection:
 
 
 class Node:
-    """A SuperNode that is kept running until `stop`, and the executor of its tasks."""
+    """A SuperNode that is kept running until ``stopped`` is set, and the executor of its tasks."""
 
-    def __init__(self, connection: Connection, app: ClientApp) -> None:
-        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        program = shutil.which("flower-supernode", path=places)
-        if program is None:
-            raise MissingExtra("flower-supernode is not installed; pip install flwr==1.41.0")
-        self._program = program
+    def __init__(self, connection: Connection, app: ClientApp, stopped: threading.Event) -> None:
         self._connection = connection
         self._app = app
-        self._stopped = threading.Event()
+        self._stopped = stopped
         self._secret = secrets.token_hex(32).encode()
-        self._child: subprocess.Popen[bytes] | None = None
-
-    def stop(self) -> None:
-        """Ask `run` to end; a task that has begun is finished first."""
-        self._stopped.set()
 
     def run(self) -> None:
-        """Keep connected and run tasks, one at a time, until `stop`."""
+        """Keep connected and run tasks, one at a time, until ``stopped``; a task that has begun is finished first."""
         secret_file = self._connection.folder / "superexec.secret"
         write_bytes(secret_file, self._secret)  # mode 0600, as every file that is written atomically
         port = _free_port()
@@ -101,7 +91,7 @@ class Node:
     def _keep_running(self, port: int, secret_file: Path) -> None:
         """Start the SuperNode again whenever it ends, waiting longer each time; SIGTERM makes it leave at once."""
         command = [
-            self._program,
+            sys.executable, "-m", "client.node",
             "--superlink", self._connection.address,
             "--root-certificates", str(self._connection.authority),
             "--auth-supernode-private-key", str(self._connection.key),
@@ -189,3 +179,8 @@ def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+if __name__ == "__main__":  # the SuperNode itself, as a child that ends when its wearable's program does
+    end_with_parent()
+    flower_supernode()

@@ -22,6 +22,7 @@ from typing import Any
 
 from mcoe_model.errors import McoeError
 from mcoe_model.files import read_json, write_json
+from mcoe_model.workers import end_with_parent
 from server.acceptance import Rejected
 from server.app import Coordinator, Event, Policy, ReplyJudged, RoundEnded, RoundOpened, Waiting
 from server.delivery import news_for
@@ -179,7 +180,9 @@ def read_running(paths: ServerPaths) -> ServerSettings:
 
 def main() -> None:
     """Run the child that the command line names."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    log.setLevel(logging.INFO)
+    end_with_parent()
     kind, folder = sys.argv[1], ServerPaths(Path(sys.argv[2]))
     try:
         {"superlink": run_superlink, "coordinator": run_coordinator}[kind](folder, read_running(folder))

@@ -25,8 +25,8 @@ KINDS = ("superlink", "coordinator")
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 #: A child that ran for this long had a good start.
 GOOD_START_S = 60.0
-#: Seconds that children have to end; then they are killed. What they had accepted is on disk either way.
-GRACE_S = 8.0
+#: Seconds that a child has to end; then it is killed. What was accepted is on disk either way.
+GRACE_S = 4.0
 #: A log file is begun anew when it is larger than this, and the old one kept beside it.
 LOG_BYTES = 10 << 20
 
@@ -89,13 +89,13 @@ class Supervisor:
         return self._paths.logs / f"{kind}.log"
 
     def _end(self) -> None:
-        running = [child.process for child in reversed(self._children) if child.process is not None]
-        for process in running:
+        for child in reversed(self._children):  # the coordinator ends its run while there is a SuperLink
+            process = child.process
+            if process is None:
+                continue
             process.send_signal(signal.SIGTERM)
-        ends = time.monotonic() + GRACE_S
-        for process in running:
             try:
-                process.wait(max(0.0, ends - time.monotonic()))
+                process.wait(GRACE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -77,6 +77,11 @@ def serve(superlink: SuperLink, device_routes: ASGIApp, device_prefix: str) -> N
 
     def stop() -> None:
         local.should_exit = public.should_exit = True
+        # Nodes keep connections open; they come again by themselves.
+        asyncio.get_running_loop().call_later(1.0, force)
+
+    def force() -> None:
+        local.force_exit = public.force_exit = True
 
     asyncio.run(both())
 
