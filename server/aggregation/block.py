@@ -7,18 +7,21 @@ are one row of columns; K updates are K rows, in update-id order, which are read
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from mcoe_model.update import TensorSpec
-from server.aggregation.rule import TILE, Contribution, Float32s, Float64s
+from server.aggregation.rule import Contribution, Float32s, Float64s
 from server.spool import SpooledUpdate
 
 #: A chunk holds K x C float32 in about this many bytes, and a rule works on it in float64.
 CHUNK_BYTES = 32 << 20
+
+#: Columns that are summed at a time over a whole block: a chunk holds at least so many.
+TILE = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -49,42 +52,49 @@ class Block:
         )
 
     def chunks(self) -> Iterator[tuple[int, Float32s]]:
-        """First column and rows (K, C) of each chunk, in column order."""
+        """First column and rows (K, C) of each chunk, in column order; the next chunk overwrites the rows."""
         for start, rows in self._read(self.updates):
             if self.scales is not None:
                 rows *= np.asarray(self.scales, np.float32)[:, None]
             yield start, rows
 
     def gram(self) -> Float64s:
-        """Inner products of the clients' rows: (K, K) float64. The last digits depend on how the chunks fall."""
-        total = np.zeros((len(self.senders), len(self.senders)), np.float64)
-        for _, rows in self.chunks():
-            for first in range(0, rows.shape[1], TILE):
-                exact = rows[:, first : first + TILE].astype(np.float64)
-                total += exact @ exact.T
+        """Inner products of the clients' rows as they were sent: (K, K)."""
+        total = np.zeros((len(self.updates), len(self.updates)), np.float64)
+        for tile in self._tiles(self.updates):
+            total += tile @ tile.T
         return total
 
     def norms(self, *more: SpooledUpdate) -> Float64s:
         """Euclidean norm of each client's row as it was sent, then of these updates' rows: (K + more,)."""
         squares = np.zeros(len(self.updates) + len(more), np.float64)
-        for _, rows in self._read([*self.updates, *more]):
-            _add_products(squares, rows, rows)
+        for tile in self._tiles([*self.updates, *more]):
+            squares += np.einsum("kc,kc->k", tile, tile)
         return np.sqrt(squares)
 
     def products(self, reference: SpooledUpdate) -> Float64s:
         """Inner product of each client's row, as it was sent, with a reference's: (K,)."""
         products = np.zeros(len(self.updates), np.float64)
-        for _, rows in self._read([*self.updates, reference]):
-            _add_products(products, rows[:-1], [rows[-1]] * len(products))
+        for tile in self._tiles([*self.updates, reference]):
+            products += np.einsum("kc,c->k", tile[:-1], tile[-1])
         return products
 
+    def _tiles(self, updates: Sequence[SpooledUpdate]) -> Iterator[Float64s]:
+        """The rows in float64, TILE columns at a time, so that sums over columns are the same for any chunks."""
+        for _, rows in self._read(updates):
+            for first in range(0, rows.shape[1], TILE):
+                yield rows[:, first : first + TILE].astype(np.float64)
+
     def _read(self, updates: Sequence[SpooledUpdate]) -> Iterator[tuple[int, Float32s]]:
-        """The chunks of these updates' rows as they were sent."""
-        width = max(1, CHUNK_BYTES // (8 * max(1, len(updates))))
+        """The chunks of these updates' rows as they were sent, whole tiles each but the last."""
+        width = TILE * max(1, CHUNK_BYTES // (8 * TILE * max(1, len(updates))))
+        # Used again for every chunk, since fresh pages cost as much as reading. Rows a power of two apart would fall
+        # on the same lines of the cache; a little room between them parts them.
+        buffer = np.empty((len(updates), min(width, self.size) + 16), np.float32)
         for start in range(0, self.size, width):
             stop = min(start + width, self.size)
             columns = list(self._columns(start, stop))
-            rows = np.empty((len(updates), stop - start), np.float32)
+            rows = buffer[:, : stop - start]
             for row, update in zip(rows, updates, strict=True):
                 update.read(columns, row)
             yield start, rows
@@ -97,18 +107,3 @@ class Block:
             if begin < stop and end > start and spec.size:
                 yield name, max(start, begin) - begin, min(stop, end) - begin
             begin = end
-
-
-def _add_products(totals: Float64s, rows: Float32s, others: Iterable[Float32s]) -> None:
-    """Add to each total (K,) the inner product of its rows, one column after the other.
-
-    A running sum, unlike a pairwise or a BLAS one, does not depend on how the columns are split into chunks.
-    """
-    products = np.empty(1 + min(TILE, rows.shape[1]), np.float64)
-    for index, (row, other) in enumerate(zip(rows, others, strict=True)):
-        for first in range(0, len(row), TILE):
-            part = row[first : first + TILE]
-            running = products[: 1 + len(part)]
-            running[0] = totals[index]
-            np.multiply(part, other[first : first + TILE], out=running[1:], dtype=np.float64)
-            totals[index] = np.add.accumulate(running, out=running)[-1]

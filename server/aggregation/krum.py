@@ -51,8 +51,8 @@ def _scores(gram: Float64s, faulty: int) -> Float64s:
 def _ranked(scores: Float64s) -> list[int]:
     """Rows by score, the best first, equal ones in update-id order.
 
-    Scores are compared to nine digits: beyond them rounding, which depends on chunks and threads, would tell equal
-    updates apart.
+    Scores are compared to nine digits: beyond them rounding, which depends on the number of threads, would tell
+    equal updates apart.
     """
     return sorted(range(len(scores)), key=lambda index: (float(f"{scores[index]:.8e}"), index))
 

@@ -105,7 +105,7 @@ class Rule(ABC):
 
 
 #: Columns that are summed at a time, so that the sums stay in a processor's cache.
-TILE = 1 << 13
+_TILE = 1 << 13
 
 
 def weighted_sum(block: Block, weights: Sequence[float]) -> Deltas:
@@ -116,11 +116,11 @@ def weighted_sum(block: Block, weights: Sequence[float]) -> Deltas:
     counted = [index for index, weight in enumerate(weights) if weight]
     for start, rows in block.only(counted).chunks():
         total = np.zeros(rows.shape[1], np.float64)
-        product = np.empty(min(TILE, rows.shape[1]), np.float64)
-        for first in range(0, rows.shape[1], TILE):
-            tile = total[first : first + TILE]
+        product = np.empty(min(_TILE, rows.shape[1]), np.float64)
+        for first in range(0, rows.shape[1], _TILE):
+            tile = total[first : first + _TILE]
             scratch = product[: len(tile)]
             for row, index in zip(rows, counted, strict=True):
-                np.multiply(row[first : first + TILE], weights[index], out=scratch, dtype=np.float64)
+                np.multiply(row[first : first + _TILE], weights[index], out=scratch, dtype=np.float64)
                 tile += scratch
         yield start, total

@@ -17,10 +17,11 @@ from toy_updates import SHARED, TRAINABLE, combine, mean_update, sent, stepped
 import server.aggregation.block
 from mcoe_model.errors import DataInvalid, DataMissing, RoundFailed, SettingsError
 from mcoe_model.model_file import tensors_sha256
-from mcoe_model.update import specs_of
+from mcoe_model.streams import stream
+from mcoe_model.update import TensorSpec, specs_of
 from server.aggregation import RULES, aggregate
-from server.aggregation.rule import RuleSettings
-from server.spool import spool_path
+from server.aggregation.rule import ROUTER_MODES, RouterMode, RuleSettings
+from server.spool import open_update, spool_path, write_update
 
 ALL = ((0, 1, 2, 3),) * 5
 SOME = ((0, 1), (0, 2), (0,), (0, 1), ())
@@ -126,9 +127,9 @@ def test_one_client_alone_is_followed_by_a_rule_that_can_work_with_one(rule: str
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.permutations(range(5)), st.sampled_from([1, 8, 40, 200, 1 << 20]), st.sampled_from(sorted(RULES)))
-def test_neither_order_nor_chunk_width_changes_a_bit(
-    tmp_path_factory: pytest.TempPathFactory, order: list[int], chunk: int, rule: str
+@given(st.permutations(range(5)), st.sampled_from(sorted(RULES)))
+def test_the_order_of_contributions_changes_no_bit(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], rule: str
 ) -> None:
     contributions = sent(SOME, examples=[7, 7, 11, 13, 17])
     for name in SHARED:  # two that cancel each other: what is added between them loses its digits
@@ -136,11 +137,35 @@ def test_neither_order_nor_chunk_width_changes_a_bit(
         contributions[1][1][name] = -contributions[0][1][name]
     own = mean_update(contributions)
     expected = combine(tmp_path_factory.mktemp("usual"), contributions, rule, reference=own)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server.aggregation.block, "CHUNK_BYTES", chunk)
-        permuted = [contributions[index] for index in order]
-        found = combine(tmp_path_factory.mktemp("other"), permuted, rule, reference=own)
+    permuted = [contributions[index] for index in order]
+    found = combine(tmp_path_factory.mktemp("other"), permuted, rule, reference=own)
     assert tensors_sha256(found) == tensors_sha256(expected)
+
+
+@pytest.mark.parametrize("router", ROUTER_MODES)
+@pytest.mark.parametrize("rule", RULES)
+def test_the_width_of_chunks_changes_no_bit(
+    rule: str, router: RouterMode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of several thousand columns, whose tensors end anywhere in a chunk; values of very different size."""
+    shapes = {"a.weight": (37, 41), "b.weight": (3000,), "moe.router.weight": (4, 700), "z.bias": ()}
+    shapes |= {f"moe.experts.{expert}.weight": (2500,) for expert in range(2)}
+    specs = {name: TensorSpec(shape, "float32") for name, shape in shapes.items()}
+    base = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    random = stream(0, "wide")
+    listed = [contribution for contribution, _ in sent(((0, 1),) * 7)]
+    common = {name: random.normal(size=shape) for name, shape in shapes.items()}
+    for update_id in ("reference", *(contribution.update_id for contribution in listed)):
+        size = 10.0 ** random.integers(-3, 4)
+        update = {name: size * (value + random.normal(size=value.shape)) for name, value in common.items()}
+        write_update(tmp_path, update_id, {name: np.asarray(v, np.float32) for name, v in update.items()})
+    reference = open_update(tmp_path, "reference")
+    found = set()
+    for width in (1, 80_000, 130_000, 32 << 20):
+        monkeypatch.setattr(server.aggregation.block, "CHUNK_BYTES", width)
+        wanted = RuleSettings(router=router)
+        found.add(tensors_sha256(aggregate(base, specs, tmp_path, listed, RULES[rule], wanted, reference)))
+    assert len(found) == 1 and tensors_sha256(base) not in found
 
 
 def test_other_float_dtypes_of_the_base_are_kept(tmp_path: Path) -> None:
