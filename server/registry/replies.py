@@ -13,7 +13,10 @@ from mcoe_model.router_statistics import RouterStatistics
 from server.acceptance import Accepted, Rejected
 from server.aggregation.rule import Contribution
 from server.registry.store import Store, utc_now
-from server.registry.tables import PUBLISHED, Reply, Round, RouterRow
+from server.registry.tables import PUBLISHED, Base, Reply, Round, RouterRow
+
+#: The tables themselves: plain inserts take half the time that mapped objects take.
+_REPLIES, _ROUTER = (Base.metadata.tables[table.__tablename__] for table in (Reply, RouterRow))
 
 
 @dataclass(frozen=True)
@@ -41,24 +44,32 @@ class ReplyStore(Store):
 
     def record_reply(self, round_id: int, client_id: str, verdict: Accepted | Rejected, transfer: Transfer) -> None:
         """Store a verdict, and the router statistics of an accepted reply, in one transaction."""
+        row: dict[str, object] = {
+            "round_id": round_id,
+            "client_id": client_id,
+            "accepted": isinstance(verdict, Accepted),
+            "bytes_down": transfer.down,
+            "bytes_up": transfer.up,
+            "received": utc_now(),
+        }
+        router: list[dict[str, object]] = []
+        if isinstance(verdict, Rejected):
+            row["reason"] = verdict.reason
+        else:
+            report = verdict.report
+            row |= {
+                "update_id": verdict.meta.update_id,
+                "norm": verdict.norm,
+                "examples": report.examples,
+                "seconds": report.seconds,
+                "loss_before": report.loss_before,
+                "loss_after": report.loss_after,
+            }
+            router = _router_rows(round_id, client_id, report.router)
         with self._writing() as session:
-            row = Reply(
-                round_id=round_id,
-                client_id=client_id,
-                accepted=isinstance(verdict, Accepted),
-                bytes_down=transfer.down,
-                bytes_up=transfer.up,
-                received=utc_now(),
-            )
-            if isinstance(verdict, Rejected):
-                row.reason = verdict.reason
-            else:
-                report = verdict.report
-                row.update_id, row.norm = verdict.meta.update_id, verdict.norm
-                row.examples, row.seconds = report.examples, report.seconds
-                row.loss_before, row.loss_after = report.loss_before, report.loss_after
-                session.execute(insert(RouterRow), _router_rows(round_id, client_id, report.router))
-            session.add(row)
+            session.execute(insert(_REPLIES), row)
+            if router:
+                session.execute(insert(_ROUTER), router)
 
     def replies(self, round_id: int) -> list[Reply]:
         """Every verdict of a round, by client id."""

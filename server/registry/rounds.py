@@ -77,9 +77,9 @@ class RoundStore(ModelStore, ReplyStore):
         with self._reading() as session:
             mine = Round.experiment == self.experiment
             cohorts: dict[int, list[str]] = {}
-            members = select(Member).join(Round, Round.id == Member.round_id).where(mine)
-            for member in session.scalars(members):
-                cohorts.setdefault(member.round_id, []).append(member.client_id)
+            members = select(Member.round_id, Member.client_id).join(Round, Round.id == Member.round_id).where(mine)
+            for round_id, client in session.execute(members):
+                cohorts.setdefault(round_id, []).append(client)
             query = select(Round).where(mine).order_by(Round.id)
             return [_row(found, cohorts.get(found.id, [])) for found in session.scalars(query)]
 

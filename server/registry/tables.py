@@ -115,7 +115,7 @@ class Reply(Base):
     """The verdict on one reply. An accepted one has its update in the spool under ``update_id``."""
 
     __tablename__ = "replies"
-    __table_args__ = (Index("replies_of_client", "client_id"), Index("replies_by_update", "update_id"))
+    __table_args__ = (Index("replies_of_client", "client_id", "accepted"), Index("replies_by_update", "update_id"))
 
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
     client_id: Mapped[str] = mapped_column(ForeignKey("clients.id"), primary_key=True)

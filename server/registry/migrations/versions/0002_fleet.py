@@ -43,6 +43,8 @@ def upgrade() -> None:
     op.add_column("rounds", sa.Column("published", sa.DateTime(timezone=True), nullable=True))
     op.create_index("ix_rounds_published_sha256", "rounds", ["published_sha256"])
     op.create_index("ix_models_parent_sha256", "models", ["parent_sha256"])
+    op.drop_index("replies_of_client", "replies")
+    op.create_index("replies_of_client", "replies", ["client_id", "accepted"])
     op.create_index("members_by_client", "members", ["client_id"])
     op.create_index("router_statistics_of_client", "router_statistics", ["client_id"])
 
