@@ -17,7 +17,7 @@ from mcoe_model.update import TensorSpec
 from server.aggregation.rule import Contribution, Float32s, Float64s
 from server.spool import SpooledUpdate
 
-#: A chunk holds K x C float32 in about this many bytes, and a rule works on it in float64.
+#: What a chunk of K x C float32 and a few results (C,) in float64 take at most, in about this many bytes.
 CHUNK_BYTES = 32 << 20
 
 #: Columns that are summed at a time over a whole block: a chunk holds at least so many.
@@ -87,7 +87,7 @@ class Block:
 
     def _read(self, updates: Sequence[SpooledUpdate]) -> Iterator[tuple[int, Float32s]]:
         """The chunks of these updates' rows as they were sent, whole tiles each but the last."""
-        width = TILE * max(1, CHUNK_BYTES // (8 * TILE * max(1, len(updates))))
+        width = TILE * max(1, CHUNK_BYTES // (8 * TILE * (len(updates) + 3)))
         # Used again for every chunk, since fresh pages cost as much as reading. Rows a power of two apart would fall
         # on the same lines of the cache; a little room between them parts them.
         buffer = np.empty((len(updates), min(width, self.size) + 16), np.float32)
