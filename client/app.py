@@ -6,6 +6,7 @@ are kept until the server has acknowledged them: a wearable has an outbox, a sim
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -16,6 +17,8 @@ from client.outbox import Outbox
 from mcoe_model.errors import McoeError
 from mcoe_model.protocol import OutboxNews, ProtocolError, TrainTask, update_id
 from mcoe_model.tensors import STYPE, pack, unpack
+
+log = logging.getLogger("mcoe")
 
 #: Error code of a reply that says in one line why the client could not do its task. Flower's own are below 100.
 CANNOT_DO = 100
@@ -59,10 +62,12 @@ def _learned(message: Message, task: TrainTask, store: ClipStore, outbox: Outbox
     if outbox:
         kept = outbox.find(update_id(store.client_id, task.base_sha256, store.clip_names()), task.round_number)
         if kept:
+            log.info("round %d: sending the update that is kept", task.round_number)
             return kept
     learned = learn(store, task, unpack(message.content.array_records["model"]["tensors"].data))
     if outbox:
         outbox.put(learned)
+        log.info("round %d: trained on %d clips", task.round_number, learned.report.examples)
     return learned
 
 

@@ -24,15 +24,15 @@ import httpx
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, constant
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
@@ -131,7 +131,7 @@ class Node:
                 if task.token:
                     self._run_task(address, task.token)
                     continue
-            except (httpx.HTTPError, OSError, RuntimeError) as fault:
+            except Exception as fault:  # the SuperNode is gone or starts; what was trained is in the outbox
                 log.debug("no task: %s", fault)
             self._stopped.wait(POLL_S)
 
@@ -154,7 +154,7 @@ class Node:
 def _task(address: str, token: str) -> Iterator[RuntimeHttpClient]:
     """The interface of one task, with a heartbeat while it runs."""
     with contextlib.closing(_runtime(address, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))) as client:
-        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+        heartbeat = HeartbeatSender(lambda: _beat(client))
         heartbeat.start()
         try:
             yield client
@@ -162,10 +162,16 @@ def _task(address: str, token: str) -> Iterator[RuntimeHttpClient]:
             heartbeat.stop()
 
 
-def _runtime(address: str, component: str, interceptor: Any, tries: int | None = None) -> RuntimeHttpClient:
-    retry = make_simple_http_retry_invoker()
-    if tries:
-        retry.max_tries = tries
+def _beat(client: RuntimeHttpClient) -> bool:
+    """Say that the task goes on. Flower's own function interrupts the process when it cannot be said."""
+    with contextlib.suppress(httpx.HTTPError):
+        client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+    return True
+
+
+def _runtime(address: str, component: str, interceptor: Any, tries: int = 5) -> RuntimeHttpClient:
+    """An interface to the SuperNode, which is on this machine: there soon, or gone. Flower's own tries for ever."""
+    retry = RetryInvoker(lambda: constant(0.5), httpx.TransportError, max_tries=tries, max_time=None)
     return RuntimeHttpClient.from_server_address(
         server_address=address,
         insecure=True,
