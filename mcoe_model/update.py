@@ -86,6 +86,10 @@ def make_update(base: Mapping[str, NDArray[Any]], trained: Mapping[str, NDArray[
     }
 
 
-def update_norm(update: Mapping[str, NDArray[Any]]) -> float:
-    """Euclidean norm over all tensors, summed in float64 and in name order."""
-    return float(np.sqrt(sum(float(np.square(update[name], dtype=np.float64).sum()) for name in sorted(update))))
+def block_norms(update: Mapping[str, NDArray[Any]]) -> dict[int | None, float]:
+    """Euclidean norm of the shared block (None) and of each expert's, summed in float64 and in name order."""
+    squares: dict[int | None, float] = {None: 0.0}
+    for name in sorted(update):
+        expert = expert_of(name)
+        squares[expert] = squares.get(expert, 0.0) + float(np.square(update[name], dtype=np.float64).sum())
+    return {expert: float(np.sqrt(total)) for expert, total in squares.items()}

@@ -13,7 +13,7 @@ import numpy as np
 
 from mcoe_model.model_file import Tensors
 from mcoe_model.protocol import MAX_EXAMPLES, ProtocolError, TrainReport, UpdateMeta
-from mcoe_model.update import ENCODING, TensorSpec, TrainMode, manifest, update_norm
+from mcoe_model.update import ENCODING, TensorSpec, TrainMode, block_norms, manifest
 
 #: Letters of a reason that are kept.
 REASON_LENGTH = 300
@@ -31,7 +31,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a reply of this round must be like. ``norm_bound`` comes from earlier closed rounds; None in the first."""
+    """What a reply of this round must be like. ``norm_bound`` holds for the shared block and for each expert's."""
 
     round_number: int
     base_sha256: str
@@ -47,7 +47,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Accepted:
-    """The reply is fit; its meta data and report are now typed and checked."""
+    """The reply is fit; its meta data and report are now typed and checked. ``norm`` is the shared block's."""
 
     meta: UpdateMeta
     report: TrainReport
@@ -79,10 +79,12 @@ def judge(reply: Reply, expected: Expectation) -> Accepted | Rejected:
         reason = _wrong_report(report, expected)
     if reason is not None:
         return Rejected(reason)
-    norm = update_norm(reply.update)
-    if expected.norm_bound is not None and norm > expected.norm_bound:
-        return Rejected(f"update norm {norm:.4g} is above this round's bound {expected.norm_bound:.4g}")
-    return Accepted(meta, report, norm)
+    norms = block_norms(reply.update)
+    for expert, norm in norms.items():
+        if expected.norm_bound is not None and norm > expected.norm_bound:
+            named = "update" if expert is None else f"expert {expert}'s"
+            return Rejected(f"{named} norm {norm:.4g} is above this round's bound {expected.norm_bound:.4g}")
+    return Accepted(meta, report, norms[None])
 
 
 def _wrong_target(reply: Reply, meta: UpdateMeta, expected: Expectation) -> str | None:

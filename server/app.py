@@ -148,7 +148,7 @@ class Coordinator:
                 return self.engine.open(cohort)
             if settled and self.policy.rounds:
                 raise TooFewSubjects("no client with labelled clips checked in; nothing can be learned")
-            if len(clients) != said:
+            if settled and len(clients) != said:
                 said = len(clients)
                 self.watch(Waiting(said, self.policy.min_clients))
             self.stopped.wait(self.policy.poll_s)

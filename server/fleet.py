@@ -100,7 +100,7 @@ class Fleet:
         self.registry.client(client_id)
         receipt = self.registry.forget(client_id)
         for pending in receipt.pending:
-            folder = self.spool / f"round-{pending.number}-{pending.attempt}"
+            folder = self.spool / f"round-{pending.number}-{pending.attempt}"  # as RoundRow.spool_name
             spool_path(folder, pending.update_id).unlink(missing_ok=True)
         self.register_members()
         return receipt

@@ -7,25 +7,39 @@ ends with the same bits. `resume` is how every process starts.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from mcoe_model.errors import ModelInvalid, SettingsError
+import numpy as np
+
+from mcoe_model.errors import DataMissing, ModelInvalid, SettingsError
 from mcoe_model.learning.settings import FineTuneSettings, Schedule, rate_factor
-from mcoe_model.model_file import ModelCard, Tensors, tensors_sha256
+from mcoe_model.model_file import ModelCard, Tensors, model_bytes, tensors_sha256
 from mcoe_model.protocol import TrainTask
-from mcoe_model.update import TRAIN_MODES, TrainMode, expert_of, manifest, payload_names, specs_of
+from mcoe_model.update import (
+    TRAIN_MODES,
+    TensorSpec,
+    TrainMode,
+    block_norms,
+    expert_of,
+    manifest,
+    payload_names,
+    specs_of,
+)
 from server.acceptance import Accepted, Expectation, Rejected, Reply, judge
 from server.aggregation import RULES, aggregate
 from server.aggregation.rule import RuleSettings
 from server.registry import CLOSED, OPEN, PUBLISHED, Registry, RoundRow, Transfer
 from server.registry.artifacts import Artifacts
+from server.registry.models import HELD, RELEASED
 from server.spool import write_update
 
-#: An update's norm is bounded by this many times the median of the norms in the last published rounds.
+#: The norm of an update's blocks is bounded by this many times the median of the last published rounds' shared blocks.
 NORM_FACTOR = 5.0
 NORM_ROUNDS = 5
 
@@ -37,6 +51,8 @@ class RoundSettings:
     - ``schedule``: how the clients' learning rate goes over ``rounds`` rounds; `cosine` needs to know how many.
     - ``quorum``: the share of the cohort whose replies must be accepted, or the round is abandoned.
     - ``seed``: the experiment's seed, sent to the clients.
+    - ``keep_updates``: accepted updates stay in the spool after their round, so that it can be replayed. They can say
+      much about a wearer: for looking into faults, not for every day.
     """
 
     fine_tune: FineTuneSettings
@@ -47,6 +63,7 @@ class RoundSettings:
     seed: int = 0
     schedule: Schedule = "constant"
     rounds: int = 0
+    keep_updates: bool = False
 
     def __post_init__(self) -> None:
         found = []
@@ -54,6 +71,8 @@ class RoundSettings:
             found.append(f"train mode must be one of {', '.join(TRAIN_MODES)}, not {self.train_mode!r}")
         if self.rule not in RULES:
             found.append(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}")
+        elif RULES[self.rule].needs_reference:
+            found.append(f"rule {self.rule} compares with an update of the server's own, which rounds do not have yet")
         if self.schedule == "cosine" and self.rounds < 1:
             found.append("a cosine schedule needs the number of rounds")
         if not 0 < self.quorum <= 1:
@@ -61,30 +80,49 @@ class RoundSettings:
         if found:
             raise SettingsError(found)
 
+    @staticmethod
+    def from_stored(stored: Mapping[str, Any]) -> RoundSettings:
+        """The settings that a round was opened with, as its row holds them."""
+        fine_tune, rule = FineTuneSettings(**stored["fine_tune"]), RuleSettings(**stored["rule_settings"])
+        return RoundSettings(**{**stored, "fine_tune": fine_tune, "rule_settings": rule})
+
+
+#: Says why a new model (its SHA-256) must not be released in place of its parent (the other), or None.
+Gate = Callable[[str, str], str | None]
+
 
 @dataclass(frozen=True)
 class RoundInProgress:
-    """An open or closed round, and everything that is needed to serve and judge it."""
+    """An open or closed round with the settings it was opened with, and what is needed to serve and judge it."""
 
     row: RoundRow
-    base: Tensors
-    card: ModelCard
+    settings: RoundSettings
     expectation: Expectation
     task: TrainTask
     payload: Tensors
 
 
 class RoundEngine:
-    """Rounds of one experiment. One process at a time may use it on a folder."""
+    """Rounds of one experiment. One process at a time may use it on a folder.
+
+    ``gate`` judges a new model before it is released; one that it holds back leaves its parent the newest.
+    """
 
     def __init__(
-        self, registry: Registry, artifacts: Artifacts, spool: Path, settings: RoundSettings, top_k: int
+        self,
+        registry: Registry,
+        artifacts: Artifacts,
+        spool: Path,
+        settings: RoundSettings,
+        top_k: int,
+        gate: Gate = lambda sha256, parent: None,
     ) -> None:
         self.registry = registry
         self.artifacts = artifacts
         self.spool = spool
         self.settings = settings
         self.top_k = top_k
+        self.gate = gate
 
     def start_from(self, tensors: Tensors, card: ModelCard) -> str:
         """Make this model version 1 unless the experiment has one already; returns the newest model's SHA-256."""
@@ -97,9 +135,9 @@ class RoundEngine:
     def resume(self) -> RoundInProgress | None:
         """The round that was under way when the last process ended, if any. Spools nobody needs are removed."""
         row = self.registry.unfinished_round()
-        keep = self._spool_of(row).name if row else None
+        kept = {past.spool_name for past in self.registry.rounds() if past.settings["keep_updates"]}
         for folder in self.spool.glob("round-*"):
-            if folder.name != keep:
+            if folder.name not in kept | ({row.spool_name} if row else set()):
                 shutil.rmtree(folder)
         return self._in_progress(row) if row else None
 
@@ -108,9 +146,20 @@ class RoundEngine:
         base = self.registry.newest_model()
         if base is None:
             raise ModelInvalid("the experiment has no model yet; give it its first one")
+        return self._in_progress(self.registry.open_round(base, cohort, asdict(self.settings), self._norm_bound(base)))
+
+    def _norm_bound(self, base_sha256: str) -> float:
+        """What an update's blocks may have as norm. It is learned from earlier rounds, where nobody can move it now.
+
+        Before there are any, and after updates that were all zero, it is the norm of the base's own shared block: an
+        update that outweighs the whole model is none.
+        """
         median = self.registry.median_norm(NORM_ROUNDS)
-        bound = NORM_FACTOR * median if median else None  # updates that were all zero say nothing about the next
-        return self._in_progress(self.registry.open_round(base, cohort, asdict(self.settings), bound))
+        if median:
+            return NORM_FACTOR * median
+        base, _ = self.artifacts.get(base_sha256)
+        trained = manifest(specs_of(base), self.settings.train_mode, ())
+        return block_norms({name: base[name] for name in trained})[None]
 
     def waiting_for(self, current: RoundInProgress) -> tuple[str, ...]:
         """The clients of the cohort whose reply has not been judged; nobody once the round is closed."""
@@ -153,47 +202,70 @@ class RoundEngine:
         None when the quorum was missed: the round is abandoned with its reason and the model stays as it was.
         """
         contributions = self.registry.contributions(current.row.id)
+        settings = current.settings
+        rule = RULES[settings.rule]
         if current.row.state == OPEN:
-            share = self.settings.quorum * len(current.row.cohort)
-            needed = max(1, math.ceil(round(share, 9)))  # 0.07 x 100 is 7.000000000000001
+            share = settings.quorum * len(current.row.cohort)
+            needed = max(rule.least(settings.rule_settings), math.ceil(round(share, 9)))  # 0.07 x 100 is above 7
             if len(contributions) < needed:
                 reason = f"{len(contributions)} of {len(current.row.cohort)} replies were accepted, {needed} are needed"
                 self.registry.abandon_round(current.row.id, reason)
                 self._remove_spool(current.row)
                 return None
             self.registry.close_round(current.row.id)
-        experts = range(current.expectation.experts)
-        tensors = aggregate(
-            current.base,
-            manifest(current.expectation.model, self.settings.train_mode, experts),
-            self._spool_of(current.row),
-            contributions,
-            RULES[self.settings.rule],
-            self.settings.rule_settings,
-        )
-        trained_on = {
-            "experiment": self.registry.experiment,
-            "round": current.row.number,
-            "clients": len(contributions),
-        }
-        card = current.card.child_of(current.row.base_sha256, "federated round", trained_on)
-        sha256 = self.artifacts.put(tensors, card)
-        self.registry.publish_round(current.row.id, sha256, card.generation.id)
-        self._remove_spool(current.row)
-        return sha256
+        tensors, card = self._aggregate(current.row)
+        made = self.artifacts.put(tensors, card)
+        held = _not_finite(tensors) or self.gate(made, current.row.base_sha256)
+        if held:
+            self.registry.audit("model held", None, f"round {current.row.number}, {made}: {held}")
+        state = HELD if held else RELEASED
+        self.registry.publish_round(current.row.id, made, card.generation.id, state)
+        if not settings.keep_updates:
+            self._remove_spool(current.row)
+        return made
 
-    def _in_progress(self, row: RoundRow) -> RoundInProgress:
+    def replay(self, number: int) -> tuple[str, str]:
+        """Aggregate a published round once more: the SHA-256 that was published, and the one that comes out now.
+
+        Raises DataMissing for a round that was not published, or whose updates were not kept.
+        """
+        row = next((r for r in self.registry.rounds() if r.number == number and r.state == PUBLISHED), None)
+        if row is None or row.published_sha256 is None:
+            raise DataMissing(f"round {number} was not published; see: mcoe-server rounds list")
+        if not (self.spool / row.spool_name).is_dir():
+            raise DataMissing(f"the updates of round {number} were not kept; keep_updates keeps those of later rounds")
+        return row.published_sha256, hashlib.sha256(model_bytes(*self._aggregate(row))).hexdigest()
+
+    def _aggregate(self, row: RoundRow) -> tuple[Tensors, ModelCard]:
+        """The model that a closed round's accepted updates make."""
+        settings = RoundSettings.from_stored(row.settings)
         base, card = self.artifacts.get(row.base_sha256)
         specs = specs_of(base)
-        payload = {name: base[name] for name in payload_names(specs, self.settings.train_mode)}
-        experts = 1 + max((e for e in map(expert_of, specs) if e is not None), default=-1)
+        contributions = self.registry.contributions(row.id)
+        tensors = aggregate(
+            base,
+            manifest(specs, settings.train_mode, range(_experts(specs))),
+            self._spool_of(row),
+            contributions,
+            RULES[settings.rule],
+            settings.rule_settings,
+        )
+        clients = len(contributions)
+        trained_on = {"experiment": self.registry.experiment, "round": row.number, "clients": clients}
+        return tensors, card.child_of(row.base_sha256, "federated round", trained_on)
+
+    def _in_progress(self, row: RoundRow) -> RoundInProgress:
+        settings = RoundSettings.from_stored(row.settings)
+        base, card = self.artifacts.get(row.base_sha256)
+        specs = specs_of(base)
+        payload = {name: base[name] for name in payload_names(specs, settings.train_mode)}
         expectation = Expectation(
             row.number,
             row.base_sha256,
             card.generation.id,
-            self.settings.train_mode,
+            settings.train_mode,
             specs,
-            experts,
+            _experts(specs),
             self.top_k,
             frozenset(row.cohort),
             row.norm_bound,
@@ -203,18 +275,12 @@ class RoundEngine:
             row.base_sha256,
             tensors_sha256(payload),
             card.generation.id,
-            self.settings.train_mode,
-            self._fine_tune(row.number),
-            self.settings.seed,
+            settings.train_mode,
+            _fine_tune(settings, row.number),
+            settings.seed,
             self._expert_load(row.number - 1),
         )
-        return RoundInProgress(row, base, card, expectation, task, payload)
-
-    def _fine_tune(self, number: int) -> FineTuneSettings:
-        """The clients' training in a round, at the learning rate that its schedule has in the middle of the round."""
-        share = min(1.0, (number - 0.5) / self.settings.rounds) if self.settings.rounds else 0.0
-        factor = rate_factor(self.settings.schedule, share=share, step=number - 1)
-        return replace(self.settings.fine_tune, learning_rate=self.settings.fine_tune.learning_rate * factor)
+        return RoundInProgress(row, settings, expectation, task, payload)
 
     def _expert_load(self, number: int) -> tuple[float, ...]:
         """The expert load of a published round's cohort, summed over its clients; empty when there was none."""
@@ -225,10 +291,27 @@ class RoundEngine:
         return ()
 
     def _spool_of(self, row: RoundRow) -> Path:
-        return self.spool / f"round-{row.number}-{row.attempt}"
+        return self.spool / row.spool_name
 
     def _remove_spool(self, row: RoundRow) -> None:
         shutil.rmtree(self._spool_of(row), ignore_errors=True)
+
+
+def _experts(specs: Mapping[str, TensorSpec]) -> int:
+    """How many experts a model has."""
+    return 1 + max((expert for expert in map(expert_of, specs) if expert is not None), default=-1)
+
+
+def _not_finite(tensors: Tensors) -> str | None:
+    broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
+    return f"{len(broken)} tensors hold values that are not finite (first: {broken[0]})" if broken else None
+
+
+def _fine_tune(settings: RoundSettings, number: int) -> FineTuneSettings:
+    """The clients' training in a round, at the learning rate that its schedule has in the middle of the round."""
+    share = min(1.0, (number - 0.5) / settings.rounds) if settings.rounds else 0.0
+    factor = rate_factor(settings.schedule, share=share, step=number - 1)
+    return replace(settings.fine_tune, learning_rate=settings.fine_tune.learning_rate * factor)
 
 
 def tensors_bytes(tensors: Tensors) -> int:

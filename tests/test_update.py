@@ -10,13 +10,13 @@ import pytest
 from mcoe_model.update import (
     TensorSpec,
     TrainMode,
+    block_norms,
     expert_of,
     is_head,
     make_update,
     manifest,
     payload_names,
     specs_of,
-    update_norm,
 )
 
 MODEL = {
@@ -105,12 +105,13 @@ def test_a_nan_after_training_is_not_hidden() -> None:
     assert np.isnan(update["a"]).all()
 
 
-def test_the_norm_is_euclidean_over_all_tensors_and_independent_of_their_order() -> None:
+def test_norms_are_euclidean_by_block_and_independent_of_order() -> None:
     update = {"b": np.array([3, 0], np.float32), "a": np.array(4, np.float32), "c": np.array([[12]], np.float32)}
-    assert update_norm(update) == 13.0 == update_norm(dict(reversed(update.items())))
-    assert update_norm({}) == 0.0
+    update |= {"moe.experts.2.a": np.array([6], np.float32), "moe.experts.2.b": np.array([8], np.float32)}
+    assert block_norms(update) == {None: 13.0, 2: 10.0} == block_norms(dict(reversed(update.items())))
+    assert block_norms({}) == {None: 0.0}
 
 
 def test_the_norm_of_the_largest_values_is_finite_and_that_of_tiny_ones_not_lost() -> None:
-    assert math.isfinite(update_norm({"a": np.full(1000, 3e38, np.float32)}))
-    assert update_norm({"a": np.full(4, 1e-30, np.float32)}) == pytest.approx(2e-30, rel=1e-6)
+    assert math.isfinite(block_norms({"a": np.full(1000, 3e38, np.float32)})[None])
+    assert block_norms({"a": np.full(4, 1e-30, np.float32)})[None] == pytest.approx(2e-30, rel=1e-6)

@@ -13,7 +13,7 @@ from toy_fleet import enlist, honest_reply, toy_engine
 
 import server.rounds
 from server.acceptance import Rejected
-from server.aggregation.weighted_mean import WeightedMean
+from server.aggregation.block import Block
 from server.registry import Registry
 from server.registry.artifacts import Artifacts
 from server.rounds import RoundEngine
@@ -76,7 +76,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "while receiving": lambda: die_after(Registry, "record_reply", 2),
     "received all": lambda: die_after(Registry, "record_reply", 4),
     "closed": lambda: die_after(Registry, "close_round"),
-    "while aggregating": lambda: die_after(WeightedMean, "combine", 3),
+    "while aggregating": lambda: die_after(Block, "chunks", 2),
     "aggregated": lambda: die_after(server.rounds, "aggregate"),
     "while writing the artifact": lambda: die_while_writing_after(server.rounds, "aggregate"),
     "between artifact and row": lambda: die_after(Artifacts, "put"),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_fleet import EXPERTS, expectation, honest_reply
 
-from mcoe_model.update import update_norm
+from mcoe_model.update import block_norms
 from server.acceptance import Accepted, Rejected, Reply, judge
 
 ROUTER = "moe.router.weight"
@@ -49,7 +49,7 @@ def test_an_honest_reply_is_accepted_with_its_norm() -> None:
     reply = honest_reply(expectation(), "a")
     verdict = judge(reply, expectation())
     assert isinstance(verdict, Accepted)
-    assert verdict.norm == update_norm(reply.update) > 0
+    assert verdict.norm == block_norms(reply.update)[None] > 0
     assert (verdict.report.examples, verdict.meta.experts_sent) == (10, (0, 2))
 
 
@@ -156,11 +156,19 @@ def test_a_faulty_reply_is_rejected_with_its_reason(fault: str) -> None:
 
 def test_an_update_beyond_the_norm_bound_is_rejected_and_one_on_it_accepted() -> None:
     reply = honest_reply(expectation(), "a")
-    norm = update_norm(reply.update)
+    norm = max(value for value in block_norms(reply.update).values())
     assert isinstance(judge(reply, expectation(norm_bound=norm)), Accepted)
     verdict = judge(reply, expectation(norm_bound=norm * 0.999))
     assert isinstance(verdict, Rejected)
     assert "above this round's bound" in verdict.reason
+
+
+def test_an_experts_norm_is_bounded_by_itself() -> None:
+    reply = honest_reply(expectation(), "a", experts=(0, 2))
+    bound = 2 * max(block_norms(reply.update).values())
+    loud = with_tensor(reply, "moe.experts.2.weight", np.full((5, 3), bound, np.float32))
+    verdict = judge(loud, expectation(norm_bound=bound))
+    assert isinstance(verdict, Rejected) and verdict.reason.startswith("expert 2's norm")
 
 
 def test_huge_finite_values_do_not_overflow_the_norm() -> None:
