@@ -1,0 +1,312 @@
+"""What the dashboard asks of the registry beyond the registry's own questions. It reads and writes nothing.
+
+Every query is bounded by a page, by a window of rounds, or by an index, so that a fleet of a thousand clients with a
+million rows of router statistics is shown as fast as a small one.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, and_, func, select, text
+
+from mcoe_model.errors import DataMissing
+from server.registry.store import Store
+from server.registry.tables import (
+    ABANDONED,
+    CLOSED,
+    OPEN,
+    PUBLISHED,
+    CheckInRow,
+    Client,
+    Evaluation,
+    Member,
+    Model,
+    Reply,
+    Round,
+    RouterRow,
+)
+
+#: The reason that the coordinator stores for a client that did not answer before the deadline.
+NO_REPLY = "no reply"
+#: The next check-in is expected after the mean of this many gaps.
+CHECK_IN_GAPS = 4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One client's part in one attempt at a round: ``accepted`` is None as long as nothing was judged."""
+
+    client_id: str
+    accepted: bool | None
+    reason: str | None
+    examples: int | None
+    bytes_up: int
+    seconds: float | None
+
+    @property
+    def late(self) -> bool:
+        return self.accepted is False and self.reason == NO_REPLY
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a round, and how it went.
+
+    ``late``: clients that were asked and did not answer in time; ``awaited``: those that still may. ``reasons`` counts
+    the rejections by reason, the most frequent first. ``seconds`` from opening to closing, None while it is open.
+    """
+
+    id: int
+    number: int
+    attempt: int
+    state: str
+    base_sha256: str
+    published_sha256: str | None
+    reason: str | None
+    opened: datetime.datetime
+    seconds: float | None
+    cohort: int
+    accepted: int
+    rejected: int
+    late: int
+    awaited: int
+    bytes_down: int
+    bytes_up: int
+    reasons: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Routed choices of the last published rounds, newest first.
+
+    ``last`` and ``recent`` (C, E): counts by client and expert in the newest round and over all of ``rounds``.
+    ``by_round`` (R, E): counts by round and expert; ``clients_by_round`` (R,) how many clients they come from.
+    A client without statistics in the newest round has zeros there.
+    """
+
+    rounds: tuple[int, ...]
+    clients: tuple[str, ...]
+    last: NDArray[np.int64]
+    recent: NDArray[np.int64]
+    by_round: NDArray[np.int64]
+    clients_by_round: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts over all time, by state or verdict."""
+
+    clients: dict[str, int]
+    rounds: dict[str, int]
+    replies: dict[str, int]
+    bytes_down: int
+    bytes_up: int
+
+
+class Queries(Store):
+    """The dashboard's questions to the registry of one experiment."""
+
+    def expected_check_ins(self, clients: Sequence[str]) -> dict[str, datetime.datetime]:
+        """When clients will check in again if they go on as in their last check-ins; none for those with too few."""
+        times = select(CheckInRow.time).where(CheckInRow.client_id == Client.id).order_by(CheckInRow.time.desc())
+        earlier = times.offset(CHECK_IN_GAPS).limit(1).scalar_subquery()
+        latest = times.limit(1).scalar_subquery()
+        query = select(Client.id, latest, earlier).where(Client.id.in_(clients))
+        with self._reading() as session:
+            return {
+                client: last + (last - before) / CHECK_IN_GAPS
+                for client, last, before in session.execute(query)
+                if before is not None
+            }
+
+    def attempts(self, limit: int, before: int | None = None, *, ended: bool = False) -> list[Attempt]:
+        """Attempts at rounds, newest first: those with an id below ``before``, or the newest of all.
+
+        ``ended``: only those that were published or abandoned.
+        """
+        where = [] if before is None else [Round.id < before]
+        if ended:
+            where.append(Round.state.in_([PUBLISHED, ABANDONED]))
+        return self._attempts(*where, limit=limit)
+
+    def attempts_at(self, number: int) -> list[Attempt]:
+        """Every attempt at one round, newest first. Raises DataMissing for a round that never was."""
+        found = self._attempts(Round.number == number)
+        if not found:
+            raise DataMissing(f"experiment {self.experiment} has no round {number}")
+        return found
+
+    def open_attempt(self) -> Attempt | None:
+        """The attempt that is under way, if any."""
+        return next(iter(self._attempts(Round.state.in_([OPEN, CLOSED]), limit=1)), None)
+
+    def verdicts(self, round_id: int) -> list[Verdict]:
+        """What became of every client of an attempt's cohort, by client id."""
+        query = (
+            select(Member.client_id, Reply.accepted, Reply.reason, Reply.examples, Reply.bytes_up, Reply.seconds)
+            .outerjoin(Reply, and_(Reply.round_id == Member.round_id, Reply.client_id == Member.client_id))
+            .where(Member.round_id == round_id)
+            .order_by(Member.client_id)
+        )
+        with self._reading() as session:
+            return [
+                Verdict(client, accepted, reason, examples, bytes_up or 0, seconds)
+                for client, accepted, reason, examples, bytes_up, seconds in session.execute(query)
+            ]
+
+    def scores(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What the experiment's models scored: by evaluation set, then by the model's SHA-256."""
+        mine = select(Model.sha256).where(Model.experiment == self.experiment)
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        with self._reading() as session:
+            query = select(Evaluation).where(Evaluation.model_sha256.in_(mine)).order_by(Evaluation.evaluation_set)
+            for row in session.scalars(query):
+                found.setdefault(row.evaluation_set, {})[row.model_sha256] = row.scores
+        return found
+
+    def routing(self, rounds: int) -> Routing | None:
+        """How clips were routed in the last published rounds; None when no statistics are kept of them."""
+        newest = (
+            select(Round.id, Round.number)
+            .where(Round.experiment == self.experiment, Round.state == PUBLISHED)
+            .order_by(Round.number.desc())
+            .limit(rounds)
+        )
+        routed = func.sum(RouterRow.routed)
+        with self._reading() as session:
+            numbers = {round_id: number for round_id, number in session.execute(newest)}
+            window = RouterRow.round_id.in_(numbers)
+            by_round = list(
+                session.execute(
+                    select(RouterRow.round_id, RouterRow.expert, routed, func.count())
+                    .where(window)
+                    .group_by(RouterRow.round_id, RouterRow.expert)
+                )
+            )
+            kept = [round_id for round_id in numbers if any(row[0] == round_id for row in by_round)]
+            if not kept:
+                return None
+            recent = list(
+                session.execute(
+                    select(RouterRow.client_id, RouterRow.expert, routed)
+                    .where(window)
+                    .group_by(RouterRow.client_id, RouterRow.expert)
+                )
+            )
+            last = list(
+                session.execute(
+                    select(RouterRow.client_id, RouterRow.expert, RouterRow.routed).where(RouterRow.round_id == kept[0])
+                )
+            )
+        experts = 1 + max(row[1] for row in by_round)
+        clients = tuple(sorted({row[0] for row in recent}))
+        order = {round_id: index for index, round_id in enumerate(kept)}
+        cohort = {row[0]: row[3] for row in by_round}
+        return Routing(
+            tuple(numbers[round_id] for round_id in kept),
+            clients,
+            _table(last, clients, experts),
+            _table(recent, clients, experts),
+            _table([(row[0], row[1], row[2]) for row in by_round], tuple(order), experts),
+            np.array([cohort[round_id] for round_id in kept], np.int64),
+        )
+
+    def totals(self) -> Totals:
+        """Counts for the metrics."""
+        mine = Round.experiment == self.experiment
+        late = Reply.reason == NO_REPLY
+        judged = (
+            select(Reply.accepted, late, func.count(), func.sum(Reply.bytes_down), func.sum(Reply.bytes_up))
+            .join(Round, Round.id == Reply.round_id)
+            .where(mine)
+            .group_by(Reply.accepted, late)
+        )
+        states = select(Client.state, func.count()).where(Client.experiment == self.experiment).group_by(Client.state)
+        replies = {"accepted": 0, "rejected": 0, "late": 0}
+        down = up = 0
+        with self._reading() as session:
+            clients = {state: count for state, count in session.execute(states)}
+            ended = {
+                state: count
+                for state, count in session.execute(select(Round.state, func.count()).where(mine).group_by(Round.state))
+            }
+            for accepted, was_late, count, bytes_down, bytes_up in session.execute(judged):
+                replies["accepted" if accepted else "late" if was_late else "rejected"] += count
+                down, up = down + bytes_down, up + bytes_up
+        return Totals(clients, {PUBLISHED: 0, ABANDONED: 0} | ended, replies, down, up)
+
+    def database_bytes(self) -> int:
+        """How large the registry's database is."""
+        sizes = {
+            "sqlite": "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+            "postgresql": "SELECT pg_database_size(current_database())",
+        }
+        with self._reading() as session:
+            return int(session.scalar(text(sizes[self.engine.dialect.name])) or 0)
+
+    def _attempts(self, *where: ColumnElement[bool], limit: int | None = None) -> list[Attempt]:
+        newest = select(Round).where(Round.experiment == self.experiment, *where).order_by(Round.id.desc()).limit(limit)
+        with self._reading() as session:
+            rows = list(session.scalars(newest))
+            ids = [row.id for row in rows]
+            members = select(Member.round_id, func.count()).where(Member.round_id.in_(ids)).group_by(Member.round_id)
+            asked = {round_id: count for round_id, count in session.execute(members)}
+            judged: dict[int, list[Any]] = {}
+            query = (
+                select(
+                    Reply.round_id,
+                    Reply.accepted,
+                    Reply.reason,
+                    func.count(),
+                    func.sum(Reply.bytes_down),
+                    func.sum(Reply.bytes_up),
+                )
+                .where(Reply.round_id.in_(ids))
+                .group_by(Reply.round_id, Reply.accepted, Reply.reason)
+            )
+            for round_id, *counts in session.execute(query):
+                judged.setdefault(round_id, []).append(counts)
+            return [_attempt(row, asked.get(row.id, 0), judged.get(row.id, [])) for row in rows]
+
+
+def _attempt(row: Round, cohort: int, judged: list[Any]) -> Attempt:
+    accepted = sum(count for yes, _, count, _, _ in judged if yes)
+    refused = Counter({reason or "": count for yes, reason, count, _, _ in judged if not yes})
+    late = refused.pop(NO_REPLY, 0)
+    silent = cohort - accepted - late - refused.total()
+    awaited = silent if row.state == OPEN else 0
+    return Attempt(
+        row.id,
+        row.number,
+        row.attempt,
+        row.state,
+        row.base_sha256,
+        row.published_sha256,
+        row.reason,
+        row.opened,
+        (row.closed - row.opened).total_seconds() if row.closed else None,
+        cohort,
+        accepted,
+        refused.total(),
+        late + silent - awaited,
+        awaited,
+        sum(down for *_, down, _ in judged),
+        sum(up for *_, up in judged),
+        tuple(refused.most_common()),
+    )
+
+
+def _table(rows: Iterable[Any], keys: Sequence[object], experts: int) -> NDArray[np.int64]:
+    """Rows of (key, expert, count) as a table (keys, E)."""
+    place = {key: index for index, key in enumerate(keys)}
+    table = np.zeros((len(keys), experts), np.int64)
+    for key, expert, count in rows:
+        table[place[key], expert] = count
+    return table

@@ -1,0 +1,76 @@
+"""Tells one address outside what happened. It names rounds and models, never clients."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import queue
+import threading
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import httpx
+
+#: Seconds that the address has to connect, and to answer.
+TIMEOUT_S = 5.0
+#: Events that wait while the address is slow; further ones are dropped.
+WAITING = 32
+
+EventName = Literal["round closed", "canary stopped", "alarm"]
+
+log = logging.getLogger("mcoe")
+
+
+@dataclass(frozen=True)
+class WebhookEvent:
+    """What happened: in which round, to which model (SHA-256), when (UTC). None where it concerns no round or model."""
+
+    event: EventName
+    round: int | None
+    model: str | None
+    time: datetime.datetime
+
+
+def notify(url: str, event: WebhookEvent) -> None:
+    """Post an event as JSON ``{event, round, model, time}`` from a thread of its own. Never waits, never fails."""
+    _sender(url).offer(event)
+
+
+class _Sender:
+    """Posts to one address what it is offered, in order. The first of several failures in a row is logged."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._failed = False
+        self._events: queue.Queue[WebhookEvent] = queue.Queue(WAITING)
+        threading.Thread(target=self._run, name="webhook", daemon=True).start()
+
+    def offer(self, event: WebhookEvent) -> None:
+        try:
+            self._events.put_nowait(event)
+        except queue.Full:
+            self._fail("it is too slow; an event was dropped")
+
+    def _run(self) -> None:
+        while True:
+            self._post(self._events.get())
+
+    def _post(self, event: WebhookEvent) -> None:
+        said = {"event": event.event, "round": event.round, "model": event.model, "time": event.time.isoformat()}
+        try:
+            httpx.post(self._url, json=said, timeout=TIMEOUT_S, trust_env=False).raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL) as fault:
+            self._fail(str(fault) or type(fault).__name__)
+        else:
+            self._failed = False
+
+    def _fail(self, why: str) -> None:
+        if not self._failed:
+            log.warning("the webhook %s does not take events: %s", self._url, why)
+        self._failed = True
+
+
+@cache
+def _sender(url: str) -> _Sender:
+    return _Sender(url)
