@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ AUTHORITY_DAYS = 3650
 SERVER_DAYS = 365
 #: Clocks of wearables may be this much behind.
 _SKEW = datetime.timedelta(hours=1)
+_HOST_NAME = re.compile(r"(?=.{1,253}$)([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(\.[A-Za-z0-9-]{1,63})*")
 
 
 def make_authority(folder: Path) -> None:
@@ -51,8 +53,9 @@ def make_authority(folder: Path) -> None:
 def make_server_certificate(folder: Path, names: Sequence[str]) -> None:
     """Write ``server.key`` (mode 0600) and ``server.crt`` for these host names and addresses, signed by the authority.
 
-    Raises DataMissing without an authority.
+    Raises DataMissing without an authority, DataInvalid for a name that no host can have.
     """
+    alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
     authority = read_certificate(folder / "ca.crt")
     signer = serialization.load_pem_private_key(_read(folder / "ca.key"), password=None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
@@ -62,7 +65,7 @@ def make_server_certificate(folder: Path, names: Sequence[str]) -> None:
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])]))
         .issuer_name(authority.subject)
         .public_key(key.public_key())
-        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(alternatives, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
@@ -104,6 +107,11 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
+        if not _HOST_NAME.fullmatch(name):
+            raise DataInvalid(
+                f"{name!r} is no host name or address, such as fleet.example.org or 10.0.0.5; "
+                "write an international name in its xn-- form"
+            ) from None
         return x509.DNSName(name)
 
 

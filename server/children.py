@@ -1,13 +1,13 @@
-"""The server's processes besides the one that supervises them: SuperLink and coordinator.
+"""The server's processes besides the one that supervises them: SuperLink, coordinator and dashboard.
 
-    python -m server.children superlink DIR
-    python -m server.children coordinator DIR
+    python -m server.children superlink|coordinator|dashboard DIR
 
-Both find everything in the data folder; `mcoe-server start` wrote there what it was told.
+They find everything in the data folder; `mcoe-server start` wrote there what it was told.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import shutil
@@ -25,8 +25,10 @@ from mcoe_model.files import read_json, write_json
 from mcoe_model.workers import end_with_parent
 from server.acceptance import Rejected
 from server.app import Coordinator, Event, Policy, ReplyJudged, RoundEnded, RoundOpened, Waiting
+from server.dashboard.serve import serve_dashboard
 from server.delivery import news_for
 from server.device_routes import PREFIX, device_routes
+from server.evaluation import EvaluationGate
 from server.fleet import Fleet
 from server.presence import Presence
 from server.registry import Registry
@@ -53,7 +55,7 @@ def superlink_of(paths: ServerPaths, settings: ServerSettings) -> SuperLink:
 
 def open_fleet(paths: ServerPaths, settings: ServerSettings) -> Fleet:
     """Registry, artifacts and SuperLink of a data folder."""
-    registry = Registry(open_database(paths.database_url(settings)), settings.experiment)
+    registry = Registry(open_database(paths.database_url(settings)), settings.experiment, settings.coarse)
     address = superlink_of(paths, settings).local_address
     return Fleet(registry, Artifacts(paths.models), paths.spool, address)
 
@@ -64,6 +66,11 @@ def run_superlink(paths: ServerPaths, settings: ServerSettings) -> None:
     fleet = open_fleet(paths, settings)
     threading.Thread(target=_register_when_up, args=(fleet,), daemon=True).start()
     serve(superlink, device_routes(fleet, paths.certificates / "ca.crt", enrolment=settings.enrolment), PREFIX)
+
+
+def run_dashboard(paths: ServerPaths, settings: ServerSettings) -> None:
+    """Serve the operator's pages on loopback until SIGTERM."""
+    serve_dashboard(paths, settings, settings.dashboard_port, settings.webhook)
 
 
 def _register_when_up(fleet: Fleet) -> None:
@@ -89,10 +96,15 @@ def run_coordinator(paths: ServerPaths, settings: ServerSettings) -> None:
         fine_tune=settings.fine_tune,
         train_mode=settings.train,
         rule=settings.rule,
+        rule_settings=settings.rule_settings,
         quorum=settings.quorum,
         seed=settings.seed,
+        keep_updates=settings.keep_updates,
     )
     engine = RoundEngine(fleet.registry, fleet.artifacts, paths.spool, rounds, card.generation.top_k)
+    if settings.evaluation_set:
+        data, cache = Path(settings.evaluation_set), paths.folder / "cache"
+        engine.gate = EvaluationGate(fleet.registry, fleet.artifacts, data, cache, settings.evaluation_margin)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -119,7 +131,13 @@ def run_coordinator(paths: ServerPaths, settings: ServerSettings) -> None:
             pause_s=settings.pause_s,
         )
         floor = _disk_floor(paths.folder, settings.disk_floor_mb)
-        Coordinator(presence, engine, policy, settings.seed, say, floor, stopped).run()
+
+        def watch(event: Event) -> None:
+            say(event)
+            if isinstance(event, RoundEnded):
+                fleet.registry.prune(datetime.datetime.now(datetime.UTC), settings.retention_days)
+
+        Coordinator(presence, engine, policy, settings.seed, watch, floor, stopped).run()
 
 
 def _when_up(address: str, stopped: threading.Event) -> None:
@@ -185,7 +203,8 @@ def main() -> None:
     end_with_parent()
     kind, folder = sys.argv[1], ServerPaths(Path(sys.argv[2]))
     try:
-        {"superlink": run_superlink, "coordinator": run_coordinator}[kind](folder, read_running(folder))
+        kinds = {"superlink": run_superlink, "coordinator": run_coordinator, "dashboard": run_dashboard}
+        kinds[kind](folder, read_running(folder))
     except McoeError as fault:
         print(json.dumps({"error": str(fault)}), file=sys.stderr)
         sys.exit(fault.exit_code)

@@ -1,7 +1,7 @@
 """What a wearable asks of the server beside Flower: the authority's certificate, enrolment, models, and to be let go.
 
     GET  /v1/device/authority        the certificate that an invitation's fingerprint names; open
-    POST /v1/device/enrol            {"token", "public_key"}: one key for one invitation
+    POST /v1/device/enrol            {"token"}: the key that signs, for one invitation             signed
     GET  /v1/device/model            which model is the newest released one                        signed
     GET  /v1/device/models/SHA256    its bytes, from any offset (Range)                            signed
     POST /v1/device/withdraw         take part no longer                                           signed
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -19,8 +20,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -35,6 +38,8 @@ MAX_BODY = 16_384
 #: Requests per address and minute.
 PER_MINUTE = 60
 
+log = logging.getLogger("mcoe")
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -45,13 +50,14 @@ def device_routes(fleet: Fleet, authority: Path, *, enrolment: bool) -> Starlett
     async def enrol(request: Request) -> Response:
         if not enrolment:
             return _refuse(403, "this server enrols nobody at the moment; ask its operator")
+        body = await _body(request)
+        key = signing_key(request, body)
         try:
-            asked = json.loads(await _body(request))
-            token, key = asked["token"], asked["public_key"]
-            if not isinstance(token, str) or not isinstance(key, str):
+            token = json.loads(body)["token"]
+            if not isinstance(token, str) or not token.isascii():
                 raise TypeError
-        except (ValueError, KeyError, TypeError):
-            return _refuse(400, "enrolment needs a token and a public key")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return _refuse(400, "enrolment needs an invitation's token")
         return JSONResponse({"client_id": await run_in_threadpool(fleet.enrol, token, key)})
 
     async def newest(request: Request) -> Response:
@@ -76,10 +82,11 @@ def device_routes(fleet: Fleet, authority: Path, *, enrolment: bool) -> Starlett
         return JSONResponse(_plain(await run_in_threadpool(fleet.forget, client)))
 
     async def signer(request: Request) -> str:
-        body = await _body(request)
+        return await run_in_threadpool(fleet.client_of_key, signing_key(request, await _body(request)))
+
+    def signing_key(request: Request, body: bytes) -> str:
         now = datetime.datetime.now(datetime.UTC)
-        key = verifier.verify(request.headers, request.method, request.url.path, body, now)
-        return await run_in_threadpool(fleet.client_of_key, key)
+        return verifier.verify(request.headers, request.method, request.scope["path"], body, now)
 
     async def open_authority(request: Request) -> Response:
         return PlainTextResponse(authority.read_text())
@@ -94,6 +101,9 @@ def device_routes(fleet: Fleet, authority: Path, *, enrolment: bool) -> Starlett
                 return _refuse(401, str(fault))
             except McoeError as fault:
                 return _refuse(403, str(fault))
+            except httpx.HTTPError as fault:
+                log.warning("the SuperLink did not take a change of members: %s", fault)
+                return _refuse(503, "the server could not finish this; try again")
 
         return handle
 
@@ -105,7 +115,8 @@ def device_routes(fleet: Fleet, authority: Path, *, enrolment: bool) -> Starlett
         ("POST", "withdraw", withdraw),
         ("POST", "forget", forget),
     ]
-    return Starlette(routes=[Route(PREFIX + path, guarded(h), methods=[method]) for method, path, h in listed])
+    routes = [Route(PREFIX + path, guarded(h), methods=[method]) for method, path, h in listed]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _say_refusal})
 
 
 @dataclass
@@ -125,13 +136,18 @@ class _Limit:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, refused before it is read when it is too long."""
+    """The body, of which no more is read when it is too long. Raises HTTPException."""
     content = b""
     async for chunk in request.stream():
         content += chunk
         if len(content) > MAX_BODY:
-            raise RequestRefused(f"a request may have {MAX_BODY} bytes")
+            raise HTTPException(413, f"a request may have {MAX_BODY} bytes")
     return content
+
+
+async def _say_refusal(request: Request, fault: Exception) -> Response:
+    assert isinstance(fault, HTTPException)
+    return _refuse(fault.status_code, fault.detail)
 
 
 def _refuse(status: int, reason: str) -> Response:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import datetime
 import hashlib
 import secrets
+import threading
 from contextlib import closing
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from mcoe_model.errors import DataMissing
+from mcoe_model.errors import DataMissing, EnrolmentRefused
 from mcoe_model.invitation import Invitation
 from mcoe_model.signed_request import RequestRefused, read_public_key
 from server.registry import Registry
 from server.registry.artifacts import Artifacts
-from server.registry.fleet import ENROLLED
+from server.registry.fleet import ENROLLED, ClientRow
 from server.registry.privacy import Receipt
 from server.spool import spool_path
 from server.superlink.control import Control
@@ -36,24 +38,32 @@ class Fleet:
         self.artifacts = artifacts
         self.spool = spool
         self.control_address = control_address
+        self._registering = threading.Lock()
 
     def invite(self, address: str, fingerprint: str, client_id: str | None = None) -> Invitation:
         """A new invitation to this server, for a new pseudonymous client unless one is named.
 
-        Raises EnrolmentRefused for a client that is enrolled.
+        Raises EnrolmentRefused for a client that is enrolled, DataInvalid for an address or id that fits no line.
         """
         client_id = client_id or f"w{secrets.token_hex(4)}"
-        token = secrets.token_urlsafe(24)
+        invitation = Invitation(address, fingerprint, secrets.token_urlsafe(24), client_id)
         expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=INVITATION_HOURS)
-        self.registry.invite(client_id, _hash(token), expires)
-        return Invitation(address, fingerprint, token, client_id)
+        self.registry.invite(client_id, _hash(invitation.token), expires)
+        return invitation
 
     def enrol(self, token: str, public_key: str) -> str:
         """Exchange an invitation's token for enrolment of this key (PEM); returns the client's id.
 
-        Raises EnrolmentRefused for the token, RequestRefused for the key.
+        A wearable that did not hear the answer may ask again with its key. Raises EnrolmentRefused for the token,
+        RequestRefused for the key.
         """
-        client = self.registry.enrol(_hash(token), canonical_key(public_key), None)
+        key = canonical_key(public_key)
+        try:
+            client = self.registry.enrol(_hash(token), key, None)
+        except EnrolmentRefused:
+            if key not in self._members():
+                raise
+            client = self._members()[key].id
         self.register_members()
         return client
 
@@ -62,18 +72,18 @@ class Fleet:
         self.registry.add_client(client_id, canonical_key(public_key), None)
 
     def client_of_key(self, public_key: str) -> str:
-        """The enrolled client that holds this key. Raises RequestRefused."""
-        for client in self.registry.clients():
-            if client.public_key == public_key and client.state == ENROLLED:
-                return client.id
-        raise RequestRefused("this key is not enrolled")
+        """The enrolled client that holds this key. Raises EnrolmentRefused."""
+        client = self._members().get(public_key)
+        if client is None:
+            raise EnrolmentRefused("this key is not enrolled")
+        return client.id
 
     def register_members(self) -> int:
         """Make Flower let in every enrolled key and no other; returns how many changes that took."""
         changes = 0
-        with closing(Control(self.control_address)) as control:
+        with self._registering, closing(Control(self.control_address)) as control:
             known = control.nodes()
-            members = {c.public_key: c for c in self.registry.clients() if c.state == ENROLLED and c.public_key}
+            members = self._members()
             for key, client in members.items():
                 node = known.get(key)
                 if node is None:
@@ -86,6 +96,10 @@ class Fleet:
                     control.unregister(node)
                     changes += 1
         return changes
+
+    def _members(self) -> dict[str, ClientRow]:
+        """The enrolled clients by their key."""
+        return {c.public_key: c for c in self.registry.clients() if c.state == ENROLLED and c.public_key}
 
     def withdraw(self, client_id: str) -> None:
         """A client leaves on its own word. Raises DataMissing."""
@@ -111,7 +125,7 @@ def canonical_key(text: str) -> str:
     if text.startswith("ecdsa-sha2-"):
         try:
             loaded = serialization.load_ssh_public_key(text.encode())
-        except ValueError as fault:
+        except (ValueError, UnsupportedAlgorithm) as fault:
             raise RequestRefused("the public key cannot be read") from fault
         text = loaded.public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -126,6 +140,8 @@ def read_key_file(path: Path) -> str:
         return canonical_key(path.read_text())
     except FileNotFoundError as fault:
         raise DataMissing(f"there is no key {path}; the wearable's is node.pub in its folder") from fault
+    except UnicodeDecodeError as fault:
+        raise RequestRefused("the public key cannot be read") from fault
 
 
 def _hash(token: str) -> str:

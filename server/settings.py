@@ -6,17 +6,24 @@ it, and flags over those. `start` without any of them works on this machine alon
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
 from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
+from server.aggregation.rule import ROUTER_MODES, RouterMode, RuleSettings
+from server.cohort import cohort_size
 from server.registry.database import sqlite_url
 
 ENVIRONMENT = "MCOE_SERVER_"
@@ -47,6 +54,15 @@ class ServerSettings:
     deadline_s: float = _setting(3600.0, "seconds after which a round closes without those who have not answered")
     pause_s: float = _setting(5.0, "seconds between a round's end and the next one's opening")
     enrolment: bool = _setting(True, "whether wearables may enrol with an invitation")
+    evaluation_set: str = _setting("", "folder of labelled clips in SEE's layout that every new model is scored on")
+    evaluation_margin: float = _setting(0.02, "a new model may score this much less WAR than its parent")
+    faulty: int = _setting(1, "clients that a robust rule assumes to be hostile")
+    router: RouterMode = _setting("averaged", f"what becomes of the router: {', '.join(ROUTER_MODES)}")
+    keep_updates: bool = _setting(False, "keep accepted updates for `rounds replay`: to look into faults")
+    coarse: bool = _setting(False, "keep router statistics in four bins once their round is over")
+    retention_days: int = _setting(90, "days that router statistics and check-ins are kept")
+    dashboard_port: int = _setting(8445, "port on 127.0.0.1 for the dashboard; 0: none")
+    webhook: str = _setting("", "address that is told when a round closes or an alarm begins")
     disk_floor_mb: int = _setting(500, "no round opens with less free disk than this")
 
     def __post_init__(self) -> None:
@@ -63,15 +79,29 @@ class ServerSettings:
         if not 0 < self.quorum <= 1:
             found.append(f"quorum must be above 0 and at most 1, not {self.quorum}")
         for name in ("min_clients", "deadline_s"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("pause_s", "disk_floor_mb", "seed"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must not be negative, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                found.append(f"{name} must be above 0 and finite, not {getattr(self, name)}")
+        for name in ("pause_s", "disk_floor_mb", "seed", "evaluation_margin", "retention_days", "dashboard_port"):
+            if not 0 <= getattr(self, name) < math.inf:
+                found.append(f"{name} must not be negative and be finite, not {getattr(self, name)}")
+        for name in ("host", "experiment"):
+            if not getattr(self, name).strip():
+                found.append(f"{name} must not be empty")
+        if self.evaluation_set and not Path(self.evaluation_set).is_dir():
+            found.append(f"evaluation_set {self.evaluation_set} is no folder")
+        for check in (
+            lambda: self.fine_tune,
+            lambda: self.rule_settings,
+            lambda: cohort_size(self.cohort, sys.maxsize),
+        ):
+            try:
+                check()
+            except SettingsError as fault:
+                found += fault.faults
         try:
-            _ = self.fine_tune  # checks itself
-        except SettingsError as fault:
-            found += fault.faults
+            make_url(self.database or "sqlite://")
+        except (ArgumentError, ValueError):  # its text may hold a password
+            found.append("database is no SQLAlchemy URL, such as postgresql+psycopg://user@host/name")
         if found:
             raise SettingsError(found)
 
@@ -79,6 +109,11 @@ class ServerSettings:
     def fine_tune(self) -> FineTuneSettings:
         """How a client trains in one round."""
         return FineTuneSettings(epochs=self.local_epochs, batch_size=self.batch_size, learning_rate=self.lr)
+
+    @property
+    def rule_settings(self) -> RuleSettings:
+        """Bounds of the aggregation rule."""
+        return RuleSettings(faulty=self.faulty, router=self.router)
 
 
 @dataclass(frozen=True)
@@ -142,21 +177,28 @@ def load_settings(
         given |= tomllib.loads(paths.settings.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         found.append(f"{paths.settings}: {fault}")
-    for name, kind in kinds.items():
-        text = environment.get(ENVIRONMENT + name.upper())
-        if text is not None:
-            given[name] = _from_text(text, kind)
+    for variable, text in environment.items():
+        if variable.startswith(ENVIRONMENT):
+            name = variable.removeprefix(ENVIRONMENT).lower()
+            given[name] = _from_text(text, kinds.get(name, str))
     given |= {name: value for name, value in flags.items() if value is not None}
+    fitting: dict[str, Any] = {}
     for name, value in given.items():
         if name not in kinds:
             found.append(f"there is no setting {name!r}")
         elif kinds[name] is float and type(value) is int:
-            given[name] = float(value)
+            fitting[name] = float(value)
         elif type(value) is not kinds[name]:
             found.append(f"{name} must be a {kinds[name].__name__}, not {value!r}")
+        else:
+            fitting[name] = value
+    try:
+        settings = ServerSettings(**fitting)
+    except SettingsError as fault:
+        found += fault.faults
     if found:
         raise SettingsError(found)
-    return ServerSettings(**given)
+    return settings
 
 
 def _from_text(text: str, kind: type) -> Any:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from server.settings import ServerPaths
 from server.superlink import QUIET
 
 #: Children in the order in which they are started; they end in the other order.
-KINDS = ("superlink", "coordinator")
+KINDS = ("superlink", "coordinator", "dashboard")
 #: Seconds before a child is started again, by how often it ended soon after its start.
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 #: A child that ran for this long had a good start.
@@ -43,10 +43,10 @@ class _Child:
 class Supervisor:
     """The children of one data folder. ``say`` is told when one was started or ended by itself."""
 
-    def __init__(self, paths: ServerPaths, say: Callable[[str], None]) -> None:
+    def __init__(self, paths: ServerPaths, kinds: Sequence[str], say: Callable[[str], None]) -> None:
         self._paths = paths
         self._say = say
-        self._children = [_Child(kind) for kind in KINDS]
+        self._children = [_Child(kind) for kind in kinds]
         self._stopped = threading.Event()
 
     def run(self) -> None:

@@ -23,6 +23,8 @@ Protocol = Literal["unseen-subjects", "published"]
 Engine = Literal["local", "ray"]
 Baselines = Literal["auto", "on", "off"]
 
+#: Rules that need nothing which a simulation does not have.
+SIMULATED_RULES = tuple(name for name, rule in RULES.items() if not rule.needs_reference)
 #: Which defaults a scale changes: `quick` is the dataclass's own, `full` is all of SEE's subjects.
 SCALES: dict[str, dict[str, Any]] = {
     "quick": {},
@@ -54,7 +56,8 @@ class SimulationSettings:
     lr: float = _setting(1e-3, "learning rate on a client")
     schedule: Schedule = _setting("step", "learning rate over the rounds: constant, step (x 0.94 a round) or cosine")
     train: TrainMode = _setting("full", "head (frozen backbones, cached features) or full")
-    rule: str = _setting("weighted-mean", "aggregation rule: weighted-mean, expert-weighted-mean, median")
+    rule: str = _setting("weighted-mean", f"aggregation rule: {', '.join(SIMULATED_RULES)}")
+    faulty: int = _setting(1, "clients that a robust rule assumes to be hostile")
     protocol: Protocol = _setting("unseen-subjects", "unseen-subjects, or published: SEE's own split, by sequence")
     fold: int = _setting(0, "which fold of the subjects is tested")
     folds: int = _setting(5, "number of folds; as many as subjects is leave-one-subject-out")
@@ -75,7 +78,7 @@ class SimulationSettings:
         for name, choices in {
             "model": tuple(PRESETS),
             "train": TRAIN_MODES,
-            "rule": tuple(RULES),
+            "rule": SIMULATED_RULES,
             "schedule": get_args(Schedule),
             "protocol": get_args(Protocol),
             "engine": get_args(Engine),
@@ -83,7 +86,7 @@ class SimulationSettings:
         }.items():
             if getattr(self, name) not in choices:
                 found.append(f"--{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        for name, least in {"rounds": 1, "base_epochs": 1, "folds": 2, "workers": 0, "passes": 0, "seed": 0}.items():
+        for name, least in {"rounds": 1, "base_epochs": 1, "folds": 2, "workers": 0, "passes": 0, "seed": 0, "faulty": 0}.items():
             if getattr(self, name) < least:
                 found.append(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}")
         if not 0 <= self.fold < max(self.folds, 1):

@@ -32,7 +32,7 @@ Examples:
 #: Settings that only mean something with clients.
 OF_ROUNDS = (
     *("base", "rounds", "cohort", "local_epochs", "batch_size", "lr", "schedule"),
-    *("train", "rule", "engine", "baselines"),
+    *("train", "rule", "faulty", "engine", "baselines"),
 )
 
 

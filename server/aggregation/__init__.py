@@ -27,6 +27,7 @@ from server.aggregation.trimmed_mean import TrimmedMean
 from server.aggregation.weighted_mean import WeightedMean
 from server.spool import SpooledUpdate, open_update
 
+#: The rules that need no more than their settings. `PrivateMean` is made anew for every round, with the round's key.
 RULES: Mapping[str, Rule] = {
     rule.name: rule
     for rule in (WeightedMean(), ExpertWeightedMean(), Median(), TrimmedMean(), Krum(), MultiKrum(), FLTrust())
@@ -46,8 +47,9 @@ def aggregate(
 
     ``trainable`` is the manifest with every expert; ``contributions`` may come in any order. ``reference`` is the
     update that the server computed itself, for a rule that compares with one. ``base`` is not changed.
-    Raises RoundFailed for fewer contributions than the rule can work with, SettingsError without a reference that it
-    needs, DataMissing or DataInvalid for a spooled update that is gone or torn.
+    Raises RoundFailed for fewer contributions than the rule can work with, or one without an expert that it needs,
+    SettingsError without a reference that it needs, DataMissing or DataInvalid for a spooled update that is gone or
+    torn.
     """
     least = rule.least(settings)
     if len(contributions) < least:
@@ -61,6 +63,8 @@ def aggregate(
         trainable = {name: spec for name, spec in trainable.items() if not is_router(name)}
     ordered = sorted(contributions, key=lambda contribution: contribution.update_id)
     updates = [open_update(spool, contribution.update_id) for contribution in ordered]
+    if rule.needs_every_expert:
+        _check_experts(updates, trainable, rule)
     shared = Block(None, _tensors_of(None, trainable), ordered, updates)
     plan = rule.plan(shared, settings, reference)
     result = dict(base)
@@ -78,6 +82,16 @@ def aggregate(
             result[name] = part.astype(base[name].dtype, copy=False)
             begin += spec.size
     return result
+
+
+def _check_experts(updates: Sequence[SpooledUpdate], trainable: Mapping[str, TensorSpec], rule: Rule) -> None:
+    for update in updates:
+        lacking = {expert_of(name) for name in trainable if name not in update}
+        if lacking:
+            raise RoundFailed(
+                f"{rule.name} needs every expert in every update, and {update.path.stem} lacks {len(lacking)} of them; "
+                "have clients send all experts"
+            )
 
 
 def _tensors_of(expert: int | None, trainable: Mapping[str, TensorSpec]) -> tuple[tuple[str, TensorSpec], ...]:

@@ -85,10 +85,12 @@ class Rule(ABC):
 
     - ``name``: how settings name it.
     - ``needs_reference``: whether it compares with an update that the server computed itself.
+    - ``needs_every_expert``: whether every update must hold every expert, used or not.
     """
 
     name: ClassVar[str]
     needs_reference: ClassVar[bool] = False
+    needs_every_expert: ClassVar[bool] = False
 
     def least(self, settings: RuleSettings) -> int:
         """The fewest updates it can work with; a round with fewer has to be abandoned."""

@@ -17,15 +17,21 @@ from mcoe_model.errors import DataMissing, OutputExists, PortInUse
 from mcoe_model.files import write_bytes
 from server.certificates import fingerprint, make_authority, make_server_certificate, read_certificate
 from server.children import open_fleet, write_running
-from server.cli import clients, models, rounds
+from server.cli import care, clients, models, rounds
 from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened, say, told
+from server.dashboard.access import dashboard_token
 from server.settings import ServerPaths, ServerSettings, load_settings
-from server.supervisor import Supervisor
+from server.supervisor import KINDS, Supervisor
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The fleet's server.")
 app.add_typer(clients.app, name="clients")
 app.add_typer(rounds.app, name="rounds")
 app.add_typer(models.app, name="models")
+app.add_typer(care.db, name="db")
+app.add_typer(care.certificates, name="certificates")
+app.command("doctor", epilog="Example:  mcoe-server doctor --json")(care.doctor)
+app.command("backup", epilog="Example:  mcoe-server backup /media/copy/2026-11-21")(care.backup)
+app.command("restore", epilog="Example:  mcoe-server restore /media/copy/2026-11-21 --dir new-server")(care.restore)
 
 Port = Annotated[int | None, typer.Option(help="Port that wearables reach [8443].")]
 
@@ -43,11 +49,13 @@ def init(
     paths = ServerPaths(folder.absolute())
     if paths.settings.exists():
         raise OutputExists(f"{folder} holds a server already; nothing was changed")
-    settings = ServerSettings(host=host, port=port or 8443, local_port=(port or 8443) + 1)
+    first = port or 8443
+    settings = ServerSettings(host=host, port=first, local_port=first + 1, dashboard_port=first + 2)
     make_authority(paths.certificates)
     make_server_certificate(paths.certificates, [*(name or []), "localhost", "127.0.0.1"])
     write_bytes(paths.secret, secrets.token_hex(32).encode())
-    lines = [f"{key} = {json.dumps(getattr(settings, key))}" for key in ("host", "port", "local_port")]
+    written = ("host", "port", "local_port", "dashboard_port")
+    lines = [f"{key} = {json.dumps(getattr(settings, key))}" for key in written]
     write_bytes(paths.settings, ("\n".join(lines) + "\n").encode())
     authority = fingerprint(read_certificate(paths.certificates / "ca.crt"))
     where = "" if folder == DEFAULT_FOLDER else f" --dir {folder}"
@@ -84,15 +92,20 @@ def start(
             f"the fleet has no model yet; import its first one with: mcoe-server models import FILE --dir {folder} "
             "(simulations/train_centralised.py makes one)"
         )
-    for number in (settings.port, settings.local_port):
-        _check_free(settings.host if number == settings.port else "127.0.0.1", number)
+    kinds = [kind for kind in KINDS if kind != "dashboard" or settings.dashboard_port]
+    _check_free(settings.host, settings.port)
+    for port_here in filter(None, (settings.local_port, settings.dashboard_port)):
+        _check_free("127.0.0.1", port_here)
     write_running(paths, settings)
     console = Console(stderr=True, highlight=False)
     console.print(f"listening for wearables at https://{settings.host}:{settings.port}, model {newest[:12]}, "
                   f"rule {settings.rule}, registry {fleet.registry.engine.url.render_as_string()}")
     console.print(f"enrol a wearable with what this prints: mcoe-server clients invite --dir {folder}")
+    if settings.dashboard_port:
+        dashboard_token(paths.folder / "dashboard.token")  # made now, so that the next line works at once
+        console.print(f"dashboard: http://127.0.0.1:{settings.dashboard_port}/?token=$(cat {folder}/dashboard.token)")
     fleet.registry.engine.dispose()
-    Supervisor(paths, lambda line: console.print(line)).run()
+    Supervisor(paths, kinds, lambda line: console.print(line)).run()
     console.print("stopped; everything accepted so far is kept")
 
 

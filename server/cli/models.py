@@ -12,6 +12,7 @@ import typer
 from mcoe_model.errors import DataMissing, ModelInvalid, OutputExists
 from mcoe_model.model_file import read_model
 from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened, say, show, told
+from server.registry.models import HELD, RELEASED, ModelState
 
 app = typer.Typer(no_args_is_help=True, help="Every version of the model, and what happens to it.")
 
@@ -83,6 +84,30 @@ def export(
     fleet.artifacts.get(row.sha256)  # checks the hash
     shutil.copyfile(fleet.artifacts.path(row.sha256), file)
     say({"version": version, "sha256": row.sha256, "file": str(file)}, as_json, f"version {version} is in {file}")
+
+
+@app.command(epilog="Example:  mcoe-server models promote 7")
+@told
+def promote(version: Version, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """Release a version that was held back; the next round starts from the newest released one."""
+    _set_state(version, RELEASED, folder, as_json)
+
+
+@app.command(epilog="Example:  mcoe-server models hold 7")
+@told
+def hold(version: Version, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """Hold a version back: no round starts from it, no wearable gets it."""
+    _set_state(version, HELD, folder, as_json)
+
+
+def _set_state(version: int, state: ModelState, folder: Path, as_json: bool) -> None:
+    _, _, fleet = opened(folder)
+    row = fleet.registry.model(version)
+    released = [model for model in fleet.registry.models() if model.state == RELEASED and model.sha256 != row.sha256]
+    if state == HELD and not released:
+        raise ModelInvalid(f"version {version} is the only released one; import or promote another first")
+    fleet.registry.set_model_state(row.sha256, state)
+    say({"version": version, "state": state}, as_json, f"version {version} is {state}")
 
 
 @app.command(epilog="Example:  mcoe-server models rollback 3")

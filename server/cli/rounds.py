@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from mcoe_model.errors import DataMissing
-from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened, show, told
+from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened, say, show, told
+from server.rounds import RoundEngine, RoundSettings
 
 app = typer.Typer(no_args_is_help=True, help="What happened in every round.")
 
@@ -52,3 +53,21 @@ def show_round(
     show(asked, False, columns, "nobody was asked")
 
 
+
+
+@app.command(epilog="Example:  mcoe-server rounds replay 3")
+@told
+def replay(
+    number: Annotated[int, typer.Argument(help="Number of a published round.")],
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Aggregate a round once more from its kept updates (keep_updates) and compare the bits."""
+    paths, settings, fleet = opened(folder)
+    rounds = RoundSettings(settings.fine_tune)  # a replay takes the settings that the round's row holds
+    published, again = RoundEngine(fleet.registry, fleet.artifacts, paths.spool, rounds, top_k=1).replay(number)
+    same = published == again
+    said = {"round": number, "published": published, "replayed": again, "same": same}
+    say(said, as_json, f"round {number}: {'the same bits' if same else f'published {published}, now {again}'}")
+    if not same:
+        raise typer.Exit(1)

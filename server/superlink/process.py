@@ -61,6 +61,7 @@ def serve(superlink: SuperLink, device_routes: ASGIApp, device_prefix: str) -> N
             ssl_certfile=str(folder / "server.crt"),
             lifespan="off",
             access_log=False,
+            proxy_headers=False,  # nobody but we ends its TLS, so nobody may say for whom a request is made
             timeout_graceful_shutdown=3,
         )
     )

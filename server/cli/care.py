@@ -1,0 +1,125 @@
+"""Looking after a server: doctor, backup, restore, db upgrade, certificates."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mcoe_model.errors import DataMissing
+from server.backup import backup as make_backup
+from server.backup import restore as put_back
+from server.certificates import days_left, make_server_certificate, read_certificate
+from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, say, show, told
+from server.doctor import CHECKS, Finding, Premises, examine
+from server.registry.database import connect, open_database, schema_of
+from server.settings import ServerPaths, ServerSettings, load_settings
+
+#: Days before its end at which a certificate is warned of.
+WARN_DAYS = 30
+
+db = typer.Typer(no_args_is_help=True, help="The registry's database.")
+certificates = typer.Typer(no_args_is_help=True, help="The server's certificate.")
+
+
+def settled(folder: Path) -> tuple[ServerPaths, ServerSettings]:
+    """Paths and settings, without opening the registry."""
+    paths = ServerPaths(folder.absolute())
+    return paths, load_settings(paths, {})
+
+
+@told
+def doctor(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """Look for what is wrong with the data, the certificates and the disk, and say how to mend each."""
+    paths, settings = settled(folder)
+
+    def check_certificates(premises: Premises) -> Iterator[Finding]:
+        for name, mend in (
+            ("server.crt", f"mcoe-server certificates renew --dir {folder}"),
+            ("ca.crt", "a new authority means that every wearable enrols again; plan it"),
+        ):
+            try:
+                left = days_left(read_certificate(paths.certificates / name), premises.now)
+            except DataMissing as fault:
+                yield Finding("error", str(fault), "restore the folder certificates/ from your copy of it")
+                continue
+            if left < WARN_DAYS:
+                what = f"{name} ends in {left:.0f} days" if left > 0 else f"{name} has ended"
+                yield Finding("warning" if left > 0 else "error", what, mend)
+
+    with closing(_Engine(paths.database_url(settings))) as engine:
+        now = datetime.datetime.now(datetime.UTC)
+        premises = Premises(
+            engine.engine, settings.experiment, paths.models, paths.spool, now, settings.disk_floor_mb << 20
+        )
+        found = examine(premises, (*CHECKS, check_certificates))
+    show(found, as_json, ("severity", "what", "mend"), "nothing found")
+    if any(finding.severity == "error" for finding in found):
+        raise typer.Exit(1)
+
+
+@told
+def backup(
+    target: Annotated[Path, typer.Argument(help="New folder for the backup.")],
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the registry and the models that it names, while the server runs. Keep certificates/ in a safe place too."""
+    paths, settings = settled(folder)
+    make_backup(paths.database_url(settings), paths.models, target)
+    say({"backup": str(target)}, as_json, f"the registry and its models are in {target}")
+
+
+@told
+def restore(
+    source: Annotated[Path, typer.Argument(help="Folder that `mcoe-server backup` wrote.")],
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup into a server without a registry: a new one from init, or one that lost it."""
+    paths, settings = settled(folder)
+    put_back(source, paths.database_url(settings), paths.models)
+    say({"restored": str(source)}, as_json, f"restored {source}; next: mcoe-server doctor --dir {folder}")
+
+
+@db.command(epilog="Example:  mcoe-server db upgrade")
+@told
+def upgrade(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """Bring the registry to this program's schema, in one transaction. Make a backup first."""
+    paths, settings = settled(folder)
+    url = paths.database_url(settings)
+    with closing(_Engine(url)) as before:
+        was = schema_of(before.engine).current
+    engine = open_database(url)
+    now = schema_of(engine).current
+    engine.dispose()
+    text = f"the registry has schema {now}" + ("" if was == now else f", it had {was or 'none'}")
+    say({"was": was, "schema": now}, as_json, text)
+
+
+@certificates.command(epilog="Example:  mcoe-server certificates renew --name fleet.example.org")
+@told
+def renew(
+    name: Annotated[list[str] | None, typer.Option(help="Host name or address by which wearables reach it.")] = None,
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """A new server certificate from the same authority: no wearable has to do anything. Restart the server then."""
+    paths, _ = settled(folder)
+    make_server_certificate(paths.certificates, [*(name or []), "localhost", "127.0.0.1"])
+    left = days_left(read_certificate(paths.certificates / "server.crt"), datetime.datetime.now(datetime.UTC))
+    say({"days": round(left)}, as_json, f"the new certificate lasts {left:.0f} days; restart the server")
+
+
+class _Engine:
+    """A connection to a database as it is, without migrating it."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = connect(url)
+
+    def close(self) -> None:
+        self.engine.dispose()
