@@ -1,8 +1,9 @@
 """Private mean: clipped updates, a fixed denominator and one Gaussian draw, for client-level differential privacy.
 
-McMahan et al. 2018, "Learning Differentially Private Recurrent Language Models", algorithm 1 with flat clipping, uniform
-weights and the fixed-denominator estimator f_f (https://arxiv.org/abs/1710.06963). Differs: the cohort is not a random
-sample that the guarantee could gain from, and batch-normalisation statistics are clipped and noised like all else.
+McMahan et al. 2018, "Learning Differentially Private Recurrent Language Models", algorithm 1 with flat clipping,
+uniform weights and the fixed-denominator estimator (https://arxiv.org/abs/1710.06963). Differs: the cohort is not a
+random sample that the guarantee could gain from, and batch-normalisation statistics are clipped and noised like all
+else.
 
 One client's whole update, shared tensors and experts together, moves the sum by at most ``clip``, since neither the
 weights nor the denominator depend on anything a client says. That holds for one update per client in a round, each
