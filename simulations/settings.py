@@ -86,7 +86,8 @@ class SimulationSettings:
         }.items():
             if getattr(self, name) not in choices:
                 found.append(f"--{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        for name, least in {"rounds": 1, "base_epochs": 1, "folds": 2, "workers": 0, "passes": 0, "seed": 0, "faulty": 0}.items():
+        at_least = {"rounds": 1, "base_epochs": 1, "folds": 2, "workers": 0, "passes": 0, "seed": 0, "faulty": 0}
+        for name, least in at_least.items():
             if getattr(self, name) < least:
                 found.append(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}")
         if not 0 <= self.fold < max(self.folds, 1):
