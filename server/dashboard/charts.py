@@ -20,7 +20,7 @@ def lines(
     says: str,
     percent: bool = False,
 ) -> Markup:
-    """One line for each named series over the labels; a gap where a value is None.
+    """One line for each named series over the labels, of which there is at least one; a gap where a value is None.
 
     The n-th series has the class ``line-n``. ``says`` is what a reader who cannot see the chart is told.
     """
@@ -34,7 +34,7 @@ def lines(
 
     parts = [_axis(low, high, y, percent)]
     every = -(-len(labels) // _MOST_LABELS)
-    for index in range((len(labels) - 1) % every if labels else 0, len(labels), every):
+    for index in range((len(labels) - 1) % every, len(labels), every):
         anchor = "end" if index == len(labels) - 1 > 0 else "middle"
         parts.append(f'<text class="tick" x="{x(index):.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">'
                      f"{escape(labels[index])}</text>")

@@ -88,7 +88,7 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
         chosen = evaluation_set if evaluation_set in scores else next(iter(scores), None)
         versions = version_scores(registry.models(), scores.get(chosen or "", {}))[::-1]
         drawn = [one for one in reversed(versions[:VERSIONS_DRAWN]) if one.war is not None or one.uar is not None]
-        chart = charts.lines(
+        chart = drawn and charts.lines(
             {"WAR": [one.war for one in drawn], "UAR": [one.uar for one in drawn]},
             [str(one.version) for one in drawn],
             low=0.0,
@@ -102,7 +102,7 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
             newest=registry.newest_model(),
             sets=list(scores),
             chosen=chosen,
-            chart=chart if drawn else None,
+            chart=chart,
             emotions=EMOTIONS,
             lightings=LIGHTINGS,
         )

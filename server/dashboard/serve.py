@@ -49,7 +49,10 @@ def serve_dashboard(paths: ServerPaths, settings: ServerSettings, port: int, web
 
 
 class _Server(uvicorn.Server):
-    """uvicorn waits for open connections: it tells those that have no end of their own to end."""
+    """A signal ends the open pages' event streams, which uvicorn would wait for, and then `run` returns.
+
+    uvicorn's own handler has the signal end the process once more afterwards.
+    """
 
     def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
         super().__init__(config)
@@ -57,4 +60,4 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._stopping.set()
-        super().handle_exit(sig, frame)
+        self.should_exit = True
