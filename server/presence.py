@@ -68,6 +68,7 @@ class Presence:
     def _ask(self, node: int, now: float) -> None:
         self._asked[node] = now
         if self.identify and self.identify(node) is None:
+            self.clients = {client: present for client, present in self.clients.items() if present.node != node}
             return
         before = next((present.check_in for present in self.clients.values() if present.node == node), None)
         news = self.news(before) if before else OutboxNews()
