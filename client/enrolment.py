@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import ssl
 import tomllib
 from dataclasses import asdict, dataclass
@@ -83,11 +84,11 @@ def enrol(paths: ClientPaths, invitation: Invitation, clips: Path, subject: str)
     key = make_key(paths)
     authority = _authority(invitation)
     write_bytes(paths.authority, authority.encode())
-    asked = {"token": invitation.token, "public_key": public_pem(key)}
+    url, asked = "/v1/device/enrol", json.dumps({"token": invitation.token}).encode()
     with _client(invitation.address, paths.authority) as client:
-        answer = _ask(client, "POST", "/v1/device/enrol", json.dumps(asked).encode())
+        answer = _ask(client, "POST", url, asked, sign(key, "POST", url, asked))
     membership = Membership(invitation.address, str(answer["client_id"]), str(clips.absolute()), subject)
-    lines = [f"{name} = {json.dumps(value)}" for name, value in asdict(membership).items()]
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in asdict(membership).items()]
     write_bytes(paths.settings, ("\n".join(lines) + "\n").encode())
     return membership
 
@@ -98,7 +99,7 @@ def read_membership(paths: ClientPaths) -> Membership:
         return Membership(**tomllib.loads(paths.settings.read_text()))
     except FileNotFoundError as fault:
         raise DataMissing(f"{paths.folder} has not joined a fleet; first: mcoe-client enrol INVITATION") from fault
-    except (tomllib.TOMLDecodeError, TypeError) as fault:
+    except (ValueError, TypeError) as fault:
         raise DataInvalid(f"{paths.settings} cannot be read ({fault}); mend it or enrol anew") from fault
 
 
@@ -137,6 +138,8 @@ def download_model(paths: ClientPaths, address: str, sha256: str | None = None) 
         if sha256 is None:
             newest = "/v1/device/model"
             sha256 = str(_ask(client, "GET", newest, headers=sign(key, "GET", newest))["sha256"])
+        if re.fullmatch("[0-9a-f]{64}", sha256) is None:
+            raise DataInvalid(f"the server at {address} named no model; ask its operator")
         path = paths.models / f"{sha256}.safetensors"
         if path.exists():
             return path
@@ -156,6 +159,8 @@ def _fetch(client: httpx.Client, key: ec.EllipticCurvePrivateKey, url: str, part
     headers = sign(key, "GET", url) | ({"range": f"bytes={begin}-"} if begin else {})
     try:
         with client.stream("GET", url, headers=headers) as answer:
+            if answer.status_code == 416:  # nothing is left to send
+                return partial.read_bytes()
             if answer.status_code not in (200, 206):
                 raise EnrolmentRefused(f"the server refused the model: {_reason(answer.read())}")
             with partial.open("ab" if answer.status_code == 206 else "wb") as file:
