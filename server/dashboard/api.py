@@ -119,8 +119,8 @@ def api_routes(dashboard: Dashboard) -> APIRouter:
 
     @routes.get("/api/v1/models")
     def models() -> list[VersionScores]:
-        """Every version, oldest first, with what it scored on the first evaluation set that there is."""
-        return version_scores(registry.models(), next(iter(queries.scores().values()), {}))
+        """Every version, oldest first, with what it scored on the operator's evaluation set."""
+        return version_scores(registry.models(), dashboard.scores().by_sha256)
 
     @routes.get("/api/v1/experts")
     def experts() -> ExpertSums | None:

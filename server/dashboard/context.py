@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from server.dashboard.access import form_token
 from server.dashboard.experts import WINDOW_ROUNDS, ExpertUse, expert_use
@@ -12,6 +15,15 @@ from server.dashboard.queries import Queries
 from server.registry import Registry
 from server.registry.artifacts import Artifacts
 from server.settings import ServerPaths, ServerSettings
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores by model SHA-256 on the evaluation set ``name``, None when there is none, and all sets that there are."""
+
+    name: str | None
+    sets: tuple[str, ...]
+    by_sha256: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass
@@ -34,6 +46,13 @@ class Dashboard:
         """How the experts were used in the last rounds, None without statistics."""
         routing = self.queries.routing(WINDOW_ROUNDS)
         return expert_use(routing) if routing else None
+
+    def scores(self, wanted: str | None = None) -> Scored:
+        """What models scored on the wanted evaluation set, else on that of the settings, else on any."""
+        by_set = self.queries.scores()
+        named = (wanted, Path(self.settings.evaluation_set).name, *by_set)
+        chosen = next((name for name in named if name in by_set), None)
+        return Scored(chosen, tuple(by_set), by_set[chosen] if chosen is not None else {})
 
     def health(self) -> Health:
         """The server's health now."""

@@ -84,24 +84,23 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
 
     @routes.get("/models")
     def models(page: PageNumber = 1, evaluation_set: str | None = None) -> HTMLResponse:
-        scores = queries.scores()
-        chosen = evaluation_set if evaluation_set in scores else next(iter(scores), None)
-        versions = version_scores(registry.models(), scores.get(chosen or "", {}))[::-1]
+        scored = dashboard.scores(evaluation_set)
+        versions = version_scores(registry.models(), scored.by_sha256)[::-1]
         drawn = [one for one in reversed(versions[:VERSIONS_DRAWN]) if one.war is not None or one.uar is not None]
         chart = drawn and charts.lines(
             {"WAR": [one.war for one in drawn], "UAR": [one.uar for one in drawn]},
             [str(one.version) for one in drawn],
             low=0.0,
             high=1.0,
-            says=f"WAR and UAR of {len(drawn)} versions on {chosen}",
+            says=f"WAR and UAR of {len(drawn)} versions on {scored.name}",
             percent=True,
         )
         return show(
             "models",
             versions=page_of(versions, page, VERSIONS_PER_PAGE),
             newest=registry.newest_model(),
-            sets=list(scores),
-            chosen=chosen,
+            sets=scored.sets,
+            chosen=scored.name,
             chart=chart,
             emotions=EMOTIONS,
             lightings=LIGHTINGS,

@@ -59,7 +59,7 @@ class _Sender:
     def _post(self, event: WebhookEvent) -> None:
         said = {"event": event.event, "round": event.round, "model": event.model, "time": event.time.isoformat()}
         try:
-            httpx.post(self._url, json=said, timeout=TIMEOUT_S, trust_env=False).raise_for_status()
+            httpx.post(self._url, json=said, timeout=TIMEOUT_S).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as fault:
             self._fail(str(fault) or type(fault).__name__)
         else:
