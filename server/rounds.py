@@ -34,7 +34,7 @@ from mcoe_model.update import (
 from server.acceptance import Accepted, Expectation, Rejected, Reply, judge
 from server.aggregation import RULES, aggregate
 from server.aggregation.rule import RuleSettings
-from server.registry import CLOSED, OPEN, PUBLISHED, Registry, RoundRow, Transfer
+from server.registry import CLOSED, OPEN, Registry, RoundRow, Transfer
 from server.registry.artifacts import Artifacts
 from server.registry.models import HELD, RELEASED
 from server.spool import write_update
@@ -229,7 +229,7 @@ class RoundEngine:
 
         Raises DataMissing for a round that was not published, or whose updates were not kept.
         """
-        row = next((r for r in self.registry.rounds() if r.number == number and r.state == PUBLISHED), None)
+        row = self.registry.published_round(number)
         if row is None or row.published_sha256 is None:
             raise DataMissing(f"round {number} was not published; see: mcoe-server rounds list")
         if not (self.spool / row.spool_name).is_dir():
@@ -284,11 +284,9 @@ class RoundEngine:
 
     def _expert_load(self, number: int) -> tuple[float, ...]:
         """The expert load of a published round's cohort, summed over its clients; empty when there was none."""
-        for row in self.registry.rounds():
-            if row.number == number and row.state == PUBLISHED:
-                statistics = list(self.registry.router_statistics(row.id).values())
-                return sum(statistics[1:], start=statistics[0]).load if statistics else ()
-        return ()
+        row = self.registry.published_round(number)
+        statistics = list(self.registry.router_statistics(row.id).values()) if row else []
+        return sum(statistics[1:], start=statistics[0]).load if statistics else ()
 
     def _spool_of(self, row: RoundRow) -> Path:
         return self.spool / row.spool_name

@@ -72,6 +72,15 @@ class RoundStore(ModelStore, ReplyStore):
             found = session.scalars(query).first()
             return self._row(session, found) if found else None
 
+    def published_round(self, number: int) -> RoundRow | None:
+        """The attempt of a round that was published, if any was."""
+        with self._reading() as session:
+            query = select(Round).where(
+                Round.experiment == self.experiment, Round.number == number, Round.state == PUBLISHED
+            )
+            found = session.scalars(query).first()
+            return self._row(session, found) if found else None
+
     def rounds(self) -> list[RoundRow]:
         """Every round of the experiment, oldest first."""
         with self._reading() as session:
