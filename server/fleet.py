@@ -10,9 +10,10 @@ import datetime
 import hashlib
 import secrets
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+import httpx
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
@@ -101,10 +102,15 @@ class Fleet:
         """The enrolled clients by their key."""
         return {c.public_key: c for c in self.registry.clients() if c.state == ENROLLED and c.public_key}
 
+    def tell_flower(self) -> None:
+        """`register_members` if the SuperLink runs; one that is down reads the registry when it starts."""
+        with suppress(httpx.ConnectError):
+            self.register_members()
+
     def withdraw(self, client_id: str) -> None:
         """A client leaves on its own word. Raises DataMissing."""
         self.registry.withdraw(client_id)
-        self.register_members()
+        self.tell_flower()
 
     def forget(self, client_id: str) -> Receipt:
         """Delete what is kept of a client, its updates in the spool included, and end its enrolment.
@@ -116,7 +122,7 @@ class Fleet:
         for pending in receipt.pending:
             folder = self.spool / f"round-{pending.number}-{pending.attempt}"  # as RoundRow.spool_name
             spool_path(folder, pending.update_id).unlink(missing_ok=True)
-        self.register_members()
+        self.tell_flower()
         return receipt
 
 

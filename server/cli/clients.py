@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 
 from server.certificates import fingerprint, read_certificate
 from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened, say, show, told
-from server.fleet import Fleet, read_key_file
+from server.fleet import read_key_file
 
 app = typer.Typer(no_args_is_help=True, help="Who is a member of the fleet.")
 
@@ -45,7 +43,7 @@ def add(
     """Enrol a key that you were given."""
     _, _, fleet = opened(folder)
     fleet.add(client, read_key_file(key))
-    _mirror(fleet)
+    fleet.tell_flower()
     say({"client_id": client, "state": "enrolled"}, as_json, f"{client} is enrolled")
 
 
@@ -64,7 +62,7 @@ def revoke(client: Client, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = Fa
     """Let a client take part no longer. What it contributed stays; see also `mcoe-server forget`."""
     _, _, fleet = opened(folder)
     fleet.registry.revoke(client)
-    _mirror(fleet)
+    fleet.tell_flower()
     say({"client_id": client, "state": "revoked"}, as_json, f"{client} is revoked")
 
 
@@ -80,9 +78,3 @@ def rename(
     _, _, fleet = opened(folder)
     fleet.registry.rename(client, alias)
     say({"client_id": client, "alias": alias}, as_json, f"{client} is called {alias}")
-
-
-def _mirror(fleet: Fleet) -> None:
-    """Tell a running SuperLink; one that is down reads the registry when it starts."""
-    with suppress(httpx.HTTPError, OSError):
-        fleet.register_members()

@@ -151,7 +151,6 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
             high=math.log2(count) or 1.0,
             says="Entropy of the expert load by round, in bits",
         )
-        aliases = {client.id: client.alias for client in registry.clients() if client.alias}
         return show(
             "experts",
             use=use,
@@ -160,7 +159,7 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
             spread=spread,
             even=math.log2(count),
             full=min(1.0, DARKEST / count),
-            aliases=aliases,
+            aliases=queries.aliases(),
             rows=page_of(use.by_client, page, ROUTINGS_PER_PAGE),
             window=WINDOW_ROUNDS,
             alarm=DRIFT_ALARM,

@@ -126,6 +126,12 @@ class Queries(Store):
                 if before is not None
             }
 
+    def aliases(self) -> dict[str, str]:
+        """The operator's words for clients, by client id."""
+        query = select(Client.id, Client.alias).where(Client.experiment == self.experiment, Client.alias.is_not(None))
+        with self._reading() as session:
+            return {client: alias for client, alias in session.execute(query) if alias}
+
     def attempts(self, limit: int, before: int | None = None, *, ended: bool = False) -> list[Attempt]:
         """Attempts at rounds, newest first: those with an id below ``before``, or the newest of all.
 
