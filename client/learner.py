@@ -76,6 +76,8 @@ def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
         keys=(task.seed, task.round_number, store.client_id),
         expert_load=task.expert_load,
     )
+    if task.all_experts:
+        experts = tuple(range(model.config.experts))
     after = measure(model, samples)
     trained = tensors_of(model)
     update = make_update(payload, trained, manifest(specs, task.train_mode, experts))

@@ -91,7 +91,7 @@ class TrainTask:
 
     ``base_sha256`` names the model file; ``payload_sha256`` is the hash of the tensors sent, so that a client knows
     that it trains what the server meant. ``expert_load`` is the cohort's expert load in the round before, empty at
-    first.
+    first. ``all_experts``: every expert is sent, used or not, since which ones are absent tells what a client used.
     """
 
     round_number: int
@@ -102,6 +102,7 @@ class TrainTask:
     fine_tune: FineTuneSettings
     seed: int
     expert_load: tuple[float, ...] = ()
+    all_experts: bool = False
     protocol_version: int = PROTOCOL_VERSION
 
     def to_record(self) -> dict[str, Plain]:

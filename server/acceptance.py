@@ -43,6 +43,7 @@ class Expectation:
     cohort: frozenset[str]
     norm_bound: float | None
     max_examples_believed: int = MAX_EXAMPLES
+    all_experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def _wrong_target(reply: Reply, meta: UpdateMeta, expected: Expectation) -> str 
         return f"unknown encoding {meta.encoding!r}"
     if any(expert >= expected.experts for expert in meta.experts_sent):
         return f"update declares an expert beyond the model's {expected.experts}"
+    if expected.all_experts and len(meta.experts_sent) != expected.experts:
+        return f"update has {len(meta.experts_sent)} of {expected.experts} experts, this round asks for all"
     return None
 
 

@@ -133,7 +133,8 @@ class Coordinator:
         said = -1
         while not self.stopped.is_set():
             self.presence.refresh()
-            clients = sorted(c for c, present in self.presence.clients.items() if present.check_in.examples)
+            here = self.presence.clients.items()
+            clients = sorted(c for c, p in here if p.check_in.examples and self.engine.may_take_part(c))
             # Who has not answered yet may still come: only a fleet without an end opens without it.
             settled = bool(self.policy.pause_s) or not self.presence.unanswered
             if settled and len(clients) >= self.policy.min_clients and self.may_open():

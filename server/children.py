@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import secrets
 import shutil
 import signal
 import sys
@@ -21,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from mcoe_model.errors import McoeError
-from mcoe_model.files import read_json, write_json
+from mcoe_model.files import read_json, write_bytes, write_json
 from mcoe_model.workers import end_with_parent
 from server.acceptance import Rejected
+from server.aggregation.private_mean import SECRET_BYTES
 from server.app import Coordinator, Event, Policy, ReplyJudged, RoundEnded, RoundOpened, Waiting
 from server.dashboard.serve import serve_dashboard
 from server.delivery import news_for
@@ -55,7 +57,8 @@ def superlink_of(paths: ServerPaths, settings: ServerSettings) -> SuperLink:
 
 def open_fleet(paths: ServerPaths, settings: ServerSettings) -> Fleet:
     """Registry, artifacts and SuperLink of a data folder."""
-    registry = Registry(open_database(paths.database_url(settings)), settings.experiment, settings.coarse)
+    database = open_database(paths.database_url(settings))
+    registry = Registry(database, settings.experiment, settings.coarse, settings.private)
     address = superlink_of(paths, settings).local_address
     return Fleet(registry, Artifacts(paths.models), paths.spool, address)
 
@@ -100,8 +103,13 @@ def run_coordinator(paths: ServerPaths, settings: ServerSettings) -> None:
         quorum=settings.quorum,
         seed=settings.seed,
         keep_updates=settings.keep_updates,
+        private=settings.private_mode,
     )
     engine = RoundEngine(fleet.registry, fleet.artifacts, paths.spool, rounds, card.generation.top_k)
+    if settings.private:
+        if not paths.noise_secret.exists():
+            write_bytes(paths.noise_secret, secrets.token_bytes(SECRET_BYTES))
+        engine.secret = paths.noise_secret.read_bytes()
     if settings.evaluation_set:
         data, cache = Path(settings.evaluation_set), paths.folder / "cache"
         engine.gate = EvaluationGate(fleet.registry, fleet.artifacts, data, cache, settings.evaluation_margin)

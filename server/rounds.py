@@ -33,7 +33,8 @@ from mcoe_model.update import (
 )
 from server.acceptance import Accepted, Expectation, Rejected, Reply, judge
 from server.aggregation import RULES, aggregate
-from server.aggregation.rule import RuleSettings
+from server.aggregation.rule import Rule, RuleSettings
+from server.private_mode import PrivateMode
 from server.registry import CLOSED, OPEN, Registry, RoundRow, Transfer
 from server.registry.artifacts import Artifacts
 from server.registry.models import HELD, RELEASED
@@ -51,6 +52,7 @@ class RoundSettings:
     - ``schedule``: how the clients' learning rate goes over ``rounds`` rounds; `cosine` needs to know how many.
     - ``quorum``: the share of the cohort whose replies must be accepted, or the round is abandoned.
     - ``seed``: the experiment's seed, sent to the clients.
+    - ``private``: differential privacy; its rule takes the place of ``rule``.
     - ``keep_updates``: accepted updates stay in the spool after their round, so that it can be replayed. They can say
       much about a wearer: for looking into faults, not for every day.
     """
@@ -64,6 +66,7 @@ class RoundSettings:
     schedule: Schedule = "constant"
     rounds: int = 0
     keep_updates: bool = False
+    private: PrivateMode | None = None
 
     def __post_init__(self) -> None:
         found = []
@@ -73,6 +76,8 @@ class RoundSettings:
             found.append(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}")
         elif RULES[self.rule].needs_reference:
             found.append(f"rule {self.rule} compares with an update of the server's own, which rounds do not have yet")
+        if self.private and (self.keep_updates or self.rule_settings.router == "damped"):
+            found.append("private rounds keep no updates and do not damp the router: both would tell of single clients")
         if self.schedule == "cosine" and self.rounds < 1:
             found.append("a cosine schedule needs the number of rounds")
         if not 0 < self.quorum <= 1:
@@ -84,7 +89,8 @@ class RoundSettings:
     def from_stored(stored: Mapping[str, Any]) -> RoundSettings:
         """The settings that a round was opened with, as its row holds them."""
         fine_tune, rule = FineTuneSettings(**stored["fine_tune"]), RuleSettings(**stored["rule_settings"])
-        return RoundSettings(**{**stored, "fine_tune": fine_tune, "rule_settings": rule})
+        private = PrivateMode(**stored["private"]) if stored["private"] else None
+        return RoundSettings(**{**stored, "fine_tune": fine_tune, "rule_settings": rule, "private": private})
 
 
 #: Says why a new model (its SHA-256) must not be released in place of its parent (the other), or None.
@@ -106,6 +112,7 @@ class RoundEngine:
     """Rounds of one experiment. One process at a time may use it on a folder.
 
     ``gate`` judges a new model before it is released; one that it holds back leaves its parent the newest.
+    ``secret`` is what the noise of private rounds is drawn from; no other round needs it.
     """
 
     def __init__(
@@ -116,6 +123,7 @@ class RoundEngine:
         settings: RoundSettings,
         top_k: int,
         gate: Gate = lambda sha256, parent: None,
+        secret: bytes = b"",
     ) -> None:
         self.registry = registry
         self.artifacts = artifacts
@@ -123,6 +131,7 @@ class RoundEngine:
         self.settings = settings
         self.top_k = top_k
         self.gate = gate
+        self.secret = secret
 
     def start_from(self, tensors: Tensors, card: ModelCard) -> str:
         """Make this model version 1 unless the experiment has one already; returns the newest model's SHA-256."""
@@ -148,12 +157,19 @@ class RoundEngine:
             raise ModelInvalid("the experiment has no model yet; give it its first one")
         return self._in_progress(self.registry.open_round(base, cohort, asdict(self.settings), self._norm_bound(base)))
 
-    def _norm_bound(self, base_sha256: str) -> float:
+    def may_take_part(self, client_id: str) -> bool:
+        """Whether a round may ask this client: in private mode, while its budget lasts."""
+        private = self.settings.private
+        return private is None or private.may_take_part(self.registry, client_id)
+
+    def _norm_bound(self, base_sha256: str) -> float | None:
         """What an update's blocks may have as norm. It is learned from earlier rounds, where nobody can move it now.
 
         Before there are any, and after updates that were all zero, it is the norm of the base's own shared block: an
         update that outweighs the whole model is none.
         """
+        if self.settings.private:
+            return None  # a long update is clipped; a bound that is learned would tell of earlier ones
         median = self.registry.median_norm(NORM_ROUNDS)
         if median:
             return NORM_FACTOR * median
@@ -203,7 +219,7 @@ class RoundEngine:
         """
         contributions = self.registry.contributions(current.row.id)
         settings = current.settings
-        rule = RULES[settings.rule]
+        rule = self._rule(settings, current.row)
         if current.row.state == OPEN:
             share = settings.quorum * len(current.row.cohort)
             needed = max(rule.least(settings.rule_settings), math.ceil(round(share, 9)))  # 0.07 x 100 is above 7
@@ -213,6 +229,9 @@ class RoundEngine:
                 self._remove_spool(current.row)
                 return None
             self.registry.close_round(current.row.id)
+        if settings.private:
+            senders = [contribution.client_id for contribution in contributions]
+            settings.private.spend(self.registry, current.row, senders)
         tensors, card = self._aggregate(current.row)
         made = self.artifacts.put(tensors, card)
         held = _not_finite(tensors) or self.gate(made, current.row.base_sha256)
@@ -247,12 +266,17 @@ class RoundEngine:
             manifest(specs, settings.train_mode, range(_experts(specs))),
             self._spool_of(row),
             contributions,
-            RULES[settings.rule],
+            self._rule(settings, row),
             settings.rule_settings,
         )
         clients = len(contributions)
         trained_on = {"experiment": self.registry.experiment, "round": row.number, "clients": clients}
         return tensors, card.child_of(row.base_sha256, "federated round", trained_on)
+
+    def _rule(self, settings: RoundSettings, row: RoundRow) -> Rule:
+        if settings.private:
+            return settings.private.rule(self.secret, self.registry.experiment, row)
+        return RULES[settings.rule]
 
     def _in_progress(self, row: RoundRow) -> RoundInProgress:
         settings = RoundSettings.from_stored(row.settings)
@@ -269,6 +293,7 @@ class RoundEngine:
             self.top_k,
             frozenset(row.cohort),
             row.norm_bound,
+            all_experts=settings.private is not None,
         )
         task = TrainTask(
             row.number,
@@ -278,7 +303,8 @@ class RoundEngine:
             settings.train_mode,
             _fine_tune(settings, row.number),
             settings.seed,
-            self._expert_load(row.number - 1),
+            () if settings.private else self._expert_load(row.number - 1),
+            all_experts=settings.private is not None,
         )
         return RoundInProgress(row, settings, expectation, task, payload)
 

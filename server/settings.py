@@ -24,6 +24,7 @@ from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
 from server.aggregation.rule import ROUTER_MODES, RouterMode, RuleSettings
 from server.cohort import cohort_size
+from server.private_mode import PrivateMode
 from server.registry.database import sqlite_url
 
 ENVIRONMENT = "MCOE_SERVER_"
@@ -54,6 +55,12 @@ class ServerSettings:
     deadline_s: float = _setting(3600.0, "seconds after which a round closes without those who have not answered")
     pause_s: float = _setting(5.0, "seconds between a round's end and the next one's opening")
     enrolment: bool = _setting(True, "whether wearables may enrol with an invitation")
+    private: bool = _setting(False, "client-level differential privacy; its rule takes the place of rule")
+    private_clip: float = _setting(1.0, "L2 norm to which a client's whole update is clipped")
+    private_noise: float = _setting(1.0, "noise on the sum of updates, in clips")
+    private_denominator: int = _setting(20, "cohort size that the sum is divided by, whoever answers")
+    private_delta: float = _setting(1e-5, "delta of every epsilon")
+    private_epsilon: float = _setting(8.0, "a client that has spent this takes part no longer")
     evaluation_set: str = _setting("", "folder of labelled clips in SEE's layout that every new model is scored on")
     evaluation_margin: float = _setting(0.02, "a new model may score this much less WAR than its parent")
     faulty: int = _setting(1, "clients that a robust rule assumes to be hostile")
@@ -92,6 +99,7 @@ class ServerSettings:
         for check in (
             lambda: self.fine_tune,
             lambda: self.rule_settings,
+            lambda: self.private_mode,
             lambda: cohort_size(self.cohort, sys.maxsize),
         ):
             try:
@@ -109,6 +117,14 @@ class ServerSettings:
     def fine_tune(self) -> FineTuneSettings:
         """How a client trains in one round."""
         return FineTuneSettings(epochs=self.local_epochs, batch_size=self.batch_size, learning_rate=self.lr)
+
+    @property
+    def private_mode(self) -> PrivateMode | None:
+        """Differential privacy, or None."""
+        if not self.private:
+            return None
+        rule = (self.private_clip, self.private_noise, self.private_denominator)
+        return PrivateMode(*rule, self.private_delta, self.private_epsilon)
 
     @property
     def rule_settings(self) -> RuleSettings:
@@ -151,6 +167,11 @@ class ServerPaths:
     def secret(self) -> Path:
         """What the coordinator shows the SuperLink to be given its task."""
         return self.folder / "superexec.secret"
+
+    @property
+    def noise_secret(self) -> Path:
+        """What the noise of private rounds is drawn from; whoever knows it can take the noise away."""
+        return self.folder / "noise.secret"
 
     @property
     def logs(self) -> Path:

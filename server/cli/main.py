@@ -13,13 +13,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mcoe_model.errors import DataMissing, OutputExists, PortInUse
+from mcoe_model.errors import DataMissing, OutputExists, PortInUse, SettingsError
 from mcoe_model.files import write_bytes
+from server.aggregation.private_mean import PrivateMean
 from server.certificates import fingerprint, make_authority, make_server_certificate, read_certificate
 from server.children import open_fleet, write_running
 from server.cli import care, clients, models, rounds
 from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened, say, told
 from server.dashboard.access import dashboard_token
+from server.privacy_accounting import assumption_faults
+from server.registry.fleet import ENROLLED
 from server.settings import ServerPaths, ServerSettings, load_settings
 from server.supervisor import KINDS, Supervisor
 
@@ -92,6 +95,8 @@ def start(
             f"the fleet has no model yet; import its first one with: mcoe-server models import FILE --dir {folder} "
             "(simulations/train_centralised.py makes one)"
         )
+    if settings.private:
+        _check_private(settings, sum(client.state == ENROLLED for client in fleet.registry.clients()))
     kinds = [kind for kind in KINDS if kind != "dashboard" or settings.dashboard_port]
     _check_free(settings.host, settings.port)
     for port_here in filter(None, (settings.local_port, settings.dashboard_port)):
@@ -152,6 +157,25 @@ def forget(
     rows = sum(receipt.deleted.values())
     shaped = ", ".join(str(model.version) for model in receipt.descendants) or "none"
     say(asdict(receipt), as_json, f"deleted {rows} rows of {client}; versions that learned from it: {shaped}")
+
+
+def _check_private(settings: ServerSettings, enrolled: int) -> None:
+    """Raises SettingsError with everything that would make the epsilons of private rounds untrue."""
+    faults = assumption_faults(
+        rule=PrivateMean.name,
+        router=settings.router,
+        all_experts_sent=True,
+        norm_bound_learned=False,
+        router_statistics_released=False,
+        losses_released=False,
+        first_k=False,
+        delta=settings.private_delta,
+        clients=max(1, enrolled),
+    )
+    if settings.keep_updates:
+        faults.append("keep_updates must be off: kept updates carry no noise")
+    if faults:
+        raise SettingsError(faults)
 
 
 def _answers(settings: ServerSettings) -> bool:

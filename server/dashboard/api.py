@@ -14,11 +14,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 
+from server.dashboard.attempts import Attempt, Verdict
 from server.dashboard.context import Dashboard
 from server.dashboard.experts import FEWEST_CLIENTS, ExpertUse
 from server.dashboard.health import Health
 from server.dashboard.metrics import MEDIA_TYPE, metrics_text
-from server.dashboard.queries import Attempt, Verdict
 from server.dashboard.scores import VersionScores, version_scores
 from server.doctor import Finding
 

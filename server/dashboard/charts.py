@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 #: Drawing area in SVG units, with room for the labels left of it and below.
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 640, 200, 64, 24, 12, 8
-_MOST_LABELS = 12
+_MOST_LABELS = 10
 
 
 def lines(
@@ -35,9 +35,10 @@ def lines(
     parts = [_axis(low, high, y, percent)]
     every = -(-len(labels) // _MOST_LABELS)
     for index in range((len(labels) - 1) % every, len(labels), every):
-        anchor = "end" if index == len(labels) - 1 > 0 else "middle"
+        anchor = "middle" if 0 < index < len(labels) - 1 or len(labels) == 1 else "end" if index else "start"
         parts.append(f'<text class="tick" x="{x(index):.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">'
                      f"{escape(labels[index])}</text>")
+    radius = 3 if step > 12 else 1.5
     for number, (name, values) in enumerate(points.items()):
         known = [(x(index), y(value)) if value is not None else None for index, value in enumerate(values)]
         path, joined = [], False
@@ -49,7 +50,7 @@ def lines(
         for index, point in enumerate(known):
             if point is not None:
                 value = _text(values[index] or 0.0, percent)
-                parts.append(f'<circle class="dot line-{number}" cx="{point[0]:.1f}" cy="{point[1]:.1f}" r="3">'
+                parts.append(f'<circle class="dot line-{number}" cx="{point[0]:.1f}" cy="{point[1]:.1f}" r="{radius}">'
                              f"<title>{escape(name)}, {escape(labels[index])}: {value}</title></circle>")
     return _svg(parts, says)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import ServerSentEvent
 
-from server.dashboard.queries import Attempt, Queries, Verdict
+from server.dashboard.attempts import Attempt, Verdict
+from server.dashboard.queries import Queries
 
 #: Seconds between two looks at the registry for one open page.
 LOOK_EVERY_S = 0.5

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from server.dashboard.attempts import Attempt
 from server.dashboard.experts import FEWEST_CLIENTS, ExpertUse
 from server.dashboard.health import Health
-from server.dashboard.queries import Attempt, Totals
+from server.dashboard.queries import Totals
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

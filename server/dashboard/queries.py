@@ -1,4 +1,4 @@
-"""What the dashboard asks of the registry beyond the registry's own questions. It reads and writes nothing.
+"""What the dashboard asks of the registry beyond the registry's own questions. Nothing is written.
 
 Every query is bounded by a page, by a window of rounds, or by an index, so that a fleet of a thousand clients with a
 million rows of router statistics is shown as fast as a small one.
@@ -7,79 +7,29 @@ million rows of router statistics is shown as fast as a small one.
 from __future__ import annotations
 
 import datetime
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, and_, func, select, text
+from sqlalchemy import func, select, text
 
-from mcoe_model.errors import DataMissing
-from server.registry.store import Store
+from server.dashboard.attempts import NO_REPLY, AttemptQueries
 from server.registry.tables import (
     ABANDONED,
-    CLOSED,
-    OPEN,
     PUBLISHED,
     CheckInRow,
     Client,
     Evaluation,
-    Member,
     Model,
     Reply,
     Round,
     RouterRow,
 )
 
-#: The reason that the coordinator stores for a client that did not answer before the deadline.
-NO_REPLY = "no reply"
 #: The next check-in is expected after the mean of this many gaps.
 CHECK_IN_GAPS = 4
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One client's part in one attempt at a round: ``accepted`` is None as long as nothing was judged."""
-
-    client_id: str
-    accepted: bool | None
-    reason: str | None
-    examples: int | None
-    bytes_up: int
-    seconds: float | None
-
-    @property
-    def late(self) -> bool:
-        return self.accepted is False and self.reason == NO_REPLY
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt at a round, and how it went.
-
-    ``late``: clients that were asked and did not answer in time; ``awaited``: those that still may. ``reasons`` counts
-    the rejections by reason, the most frequent first. ``seconds`` from opening to closing, None while it is open.
-    """
-
-    id: int
-    number: int
-    attempt: int
-    state: str
-    base_sha256: str
-    published_sha256: str | None
-    reason: str | None
-    opened: datetime.datetime
-    seconds: float | None
-    cohort: int
-    accepted: int
-    rejected: int
-    late: int
-    awaited: int
-    bytes_down: int
-    bytes_up: int
-    reasons: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -110,7 +60,7 @@ class Totals:
     bytes_up: int
 
 
-class Queries(Store):
+class Queries(AttemptQueries):
     """The dashboard's questions to the registry of one experiment."""
 
     def expected_check_ins(self, clients: Sequence[str]) -> dict[str, datetime.datetime]:
@@ -131,41 +81,6 @@ class Queries(Store):
         query = select(Client.id, Client.alias).where(Client.experiment == self.experiment, Client.alias.is_not(None))
         with self._reading() as session:
             return {client: alias for client, alias in session.execute(query) if alias}
-
-    def attempts(self, limit: int, before: int | None = None, *, ended: bool = False) -> list[Attempt]:
-        """Attempts at rounds, newest first: those with an id below ``before``, or the newest of all.
-
-        ``ended``: only those that were published or abandoned.
-        """
-        where = [] if before is None else [Round.id < before]
-        if ended:
-            where.append(Round.state.in_([PUBLISHED, ABANDONED]))
-        return self._attempts(*where, limit=limit)
-
-    def attempts_at(self, number: int) -> list[Attempt]:
-        """Every attempt at one round, newest first. Raises DataMissing for a round that never was."""
-        found = self._attempts(Round.number == number)
-        if not found:
-            raise DataMissing(f"experiment {self.experiment} has no round {number}")
-        return found
-
-    def open_attempt(self) -> Attempt | None:
-        """The attempt that is under way, if any."""
-        return next(iter(self._attempts(Round.state.in_([OPEN, CLOSED]), limit=1)), None)
-
-    def verdicts(self, round_id: int) -> list[Verdict]:
-        """What became of every client of an attempt's cohort, by client id."""
-        query = (
-            select(Member.client_id, Reply.accepted, Reply.reason, Reply.examples, Reply.bytes_up, Reply.seconds)
-            .outerjoin(Reply, and_(Reply.round_id == Member.round_id, Reply.client_id == Member.client_id))
-            .where(Member.round_id == round_id)
-            .order_by(Member.client_id)
-        )
-        with self._reading() as session:
-            return [
-                Verdict(client, accepted, reason, examples, bytes_up or 0, seconds)
-                for client, accepted, reason, examples, bytes_up, seconds in session.execute(query)
-            ]
 
     def scores(self) -> dict[str, dict[str, dict[str, Any]]]:
         """What the experiment's models scored: by evaluation set, then by the model's SHA-256."""
@@ -256,57 +171,6 @@ class Queries(Store):
         }
         with self._reading() as session:
             return int(session.scalar(text(sizes[self.engine.dialect.name])) or 0)
-
-    def _attempts(self, *where: ColumnElement[bool], limit: int | None = None) -> list[Attempt]:
-        newest = select(Round).where(Round.experiment == self.experiment, *where).order_by(Round.id.desc()).limit(limit)
-        with self._reading() as session:
-            rows = list(session.scalars(newest))
-            ids = [row.id for row in rows]
-            members = select(Member.round_id, func.count()).where(Member.round_id.in_(ids)).group_by(Member.round_id)
-            asked = {round_id: count for round_id, count in session.execute(members)}
-            judged: dict[int, list[Any]] = {}
-            query = (
-                select(
-                    Reply.round_id,
-                    Reply.accepted,
-                    Reply.reason,
-                    func.count(),
-                    func.sum(Reply.bytes_down),
-                    func.sum(Reply.bytes_up),
-                )
-                .where(Reply.round_id.in_(ids))
-                .group_by(Reply.round_id, Reply.accepted, Reply.reason)
-            )
-            for round_id, *counts in session.execute(query):
-                judged.setdefault(round_id, []).append(counts)
-            return [_attempt(row, asked.get(row.id, 0), judged.get(row.id, [])) for row in rows]
-
-
-def _attempt(row: Round, cohort: int, judged: list[Any]) -> Attempt:
-    accepted = sum(count for yes, _, count, _, _ in judged if yes)
-    refused = Counter({reason or "": count for yes, reason, count, _, _ in judged if not yes})
-    late = refused.pop(NO_REPLY, 0)
-    silent = cohort - accepted - late - refused.total()
-    awaited = silent if row.state == OPEN else 0
-    return Attempt(
-        row.id,
-        row.number,
-        row.attempt,
-        row.state,
-        row.base_sha256,
-        row.published_sha256,
-        row.reason,
-        row.opened,
-        (row.closed - row.opened).total_seconds() if row.closed else None,
-        cohort,
-        accepted,
-        refused.total(),
-        late + silent - awaited,
-        awaited,
-        sum(down for *_, down, _ in judged),
-        sum(up for *_, up in judged),
-        tuple(refused.most_common()),
-    )
 
 
 def _table(rows: Iterable[Any], keys: Sequence[object], experts: int) -> NDArray[np.int64]:

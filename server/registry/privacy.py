@@ -106,6 +106,12 @@ class PrivacyStore(Store):
             for client, epsilon in sorted(epsilons.items()):
                 session.merge(BudgetRow(round_id=round_id, client_id=client, epsilon=epsilon, delta=delta))
 
+    def budget_recorded(self, round_id: int) -> bool:
+        """Whether a round's epsilons are stored."""
+        with self._reading() as session:
+            query = select(BudgetRow.client_id).where(BudgetRow.round_id == round_id)
+            return session.scalars(query).first() is not None
+
     def spent(self, client_id: str) -> Budget:
         """The privacy that a client has spent; zeros before its first round."""
         query = select(BudgetRow).where(BudgetRow.client_id == client_id).order_by(BudgetRow.round_id)

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from server.registry.coarse import coarsen
 from server.registry.models import RELEASED, ModelState, ModelStore
 from server.registry.replies import ReplyStore, statistics_by_client
 from server.registry.store import utc_now
-from server.registry.tables import ABANDONED, CLOSED, OPEN, PUBLISHED, Member, Round, RouterRow
+from server.registry.tables import ABANDONED, CLOSED, OPEN, PUBLISHED, Member, Reply, Round, RouterRow
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,12 @@ class RoundStore(ModelStore, ReplyStore):
             self._over(session, round_id)
 
     def _over(self, session: Session, round_id: int) -> None:
-        """Nothing is aggregated of this round any more: keep its router statistics as coarsely as was asked."""
+        """Nothing is aggregated of this round any more: keep of its clients as little as was asked."""
+        if self.private:
+            session.execute(delete(RouterRow).where(RouterRow.round_id == round_id))
+            blank = dict.fromkeys(("examples", "loss_before", "loss_after", "norm", "seconds"))
+            session.execute(update(Reply).where(Reply.round_id == round_id).values(blank))
+            return
         if not self.coarse:
             return
         rows = session.scalars(select(RouterRow).where(RouterRow.round_id == round_id))

@@ -32,12 +32,15 @@ class Store:
     """One experiment's view of the registry database.
 
     ``coarse``: once a round is over, its router statistics are kept in bins (`server/registry/coarse.py`).
+    ``private``: once a round is over, nothing is kept that says more of a client than its noised model does
+    (`server.privacy_accounting.withheld`).
     """
 
-    def __init__(self, engine: Engine, experiment: str, coarse: bool = False) -> None:
+    def __init__(self, engine: Engine, experiment: str, coarse: bool = False, private: bool = False) -> None:
         self.engine = engine
         self.experiment = experiment
         self.coarse = coarse
+        self.private = private
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:

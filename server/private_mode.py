@@ -1,0 +1,71 @@
+"""Client-level differential privacy as a mode of an experiment: what changes in its rounds, and what it must not do.
+
+In this mode the rule is the private mean, every client sends every expert, no bound is learned, nothing that is not
+noised goes out or is kept beyond the round, and a client takes part while its epsilon is below the cap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mcoe_model.errors import SettingsError
+from server.aggregation.private_mean import PrivateMean, PrivateMeanSettings, noise_key
+from server.privacy_accounting import epsilon
+from server.registry import Registry, RoundRow
+
+cached_epsilon = lru_cache(maxsize=4096)(epsilon)
+
+
+@dataclass(frozen=True)
+class PrivateMode:
+    """How much a client is bounded and hidden, and how much it may spend.
+
+    - ``clip``, ``noise_multiplier``, ``denominator``: of the rule (`server/aggregation/private_mean.py`).
+    - ``delta``: of every epsilon; below one over the number of clients.
+    - ``epsilon_cap``: a client whose next round would take it above this takes part no longer.
+    """
+
+    clip: float
+    noise_multiplier: float
+    denominator: int
+    delta: float
+    epsilon_cap: float
+
+    def __post_init__(self) -> None:
+        found = []
+        try:
+            _ = self.rule_settings  # checks itself
+        except SettingsError as fault:
+            found += fault.faults
+        if not 0 < self.delta < 1:
+            found.append(f"delta must be between 0 and 1, not {self.delta}")
+        if not 0 < self.epsilon_cap < float("inf"):
+            found.append(f"epsilon cap must be above 0 and finite, not {self.epsilon_cap}")
+        if found:
+            raise SettingsError(found)
+
+    @property
+    def rule_settings(self) -> PrivateMeanSettings:
+        """What bounds a client, and the noise."""
+        return PrivateMeanSettings(self.clip, self.noise_multiplier, self.denominator)
+
+    def rule(self, secret: bytes, experiment: str, row: RoundRow) -> PrivateMean:
+        """The rule of one round, whose noise nobody can take away who does not know the server's secret."""
+        return PrivateMean(self.rule_settings, noise_key(secret, experiment, row.number, row.attempt))
+
+    def after_next_round(self, registry: Registry, client_id: str) -> float:
+        """A client's epsilon once it has taken part in one more round."""
+        return cached_epsilon(self.noise_multiplier, registry.spent(client_id).rounds + 1, self.delta)
+
+    def may_take_part(self, registry: Registry, client_id: str) -> bool:
+        """Whether a client has something left to spend."""
+        return self.after_next_round(registry, client_id) <= self.epsilon_cap
+
+    def spend(self, registry: Registry, row: RoundRow, clients: Iterable[str]) -> None:
+        """Record what a closed round costs its clients, before its model exists. A repeat changes nothing."""
+        if registry.budget_recorded(row.id):
+            return
+        spent: Mapping[str, float] = {client: self.after_next_round(registry, client) for client in clients}
+        registry.record_budget(row.id, spent, self.delta)
