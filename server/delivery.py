@@ -16,21 +16,16 @@ from server.registry.tables import Reply, Round
 
 
 def news_for(registry: Registry, check_in: CheckIn) -> OutboxNews:
-    """What became of the updates that this check-in lists, in its order."""
-    if not check_in.outbox:
-        return OutboxNews()
+    """What became of the updates that this check-in lists, and of the newest one that was accepted since."""
+    mine = select(Reply.update_id).join(Round, Round.id == Reply.round_id)
+    mine = mine.where(Round.experiment == registry.experiment, Reply.client_id == check_in.client_id)
     with Session(registry.engine) as session:
-        mine = select(Reply.update_id).where(Reply.client_id == check_in.client_id, Reply.accepted)
-        accepted = set(session.scalars(mine.where(Reply.update_id.in_(check_in.outbox))))
-        newest = (
-            select(Reply.accepted)
-            .join(Round, Round.id == Reply.round_id)
-            .where(Round.experiment == registry.experiment, Reply.client_id == check_in.client_id)
-            .order_by(Round.id.desc())
-            .limit(1)
-        )
-        rejected = session.scalar(newest) is False
+        listed = set(session.scalars(mine.where(Reply.accepted, Reply.update_id.in_(check_in.outbox))))
+        newest = session.execute(mine.add_columns(Reply.accepted).order_by(Round.id.desc()).limit(1)).first()
+    accepted = [identifier for identifier in check_in.outbox if identifier in listed]
+    if newest and newest.accepted and newest.update_id not in listed:
+        accepted.append(newest.update_id)
+    rejected = newest is not None and not newest.accepted
     return OutboxNews(
-        tuple(identifier for identifier in check_in.outbox if identifier in accepted),
-        tuple(identifier for identifier in check_in.outbox if rejected and identifier not in accepted),
+        tuple(accepted), tuple(identifier for identifier in check_in.outbox if rejected and identifier not in listed)
     )
