@@ -20,6 +20,8 @@ from mcoe_model.learning.samples import measure_normalisation
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, write_model
 from mcoe_model.networks import build
+from server.registry import PUBLISHED, Registry, RoundRow
+from server.registry.database import connect, sqlite_url
 
 BIN = Path(sys.executable).parent
 
@@ -46,6 +48,12 @@ def free_port() -> int:
         return int(first.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Whether somebody listens at a port."""
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def run(program: str, *arguments: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
     """A command to its end; its failure is the test's unless expected."""
     command = [str(BIN / program), *map(str, arguments)]
@@ -59,7 +67,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, f"{what} did not happen within {seconds} s"
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 class Process:
@@ -107,14 +115,18 @@ class Server:
     def start(self, *flags: object) -> None:
         command = (BIN / "mcoe-server", "start", "--dir", self.folder, *flags)
         self.process = Process(self.folder.parent / "server.log", *command)
-        wait_for(lambda: bool(self.ask("status")["running"]), 60, "the server's start")
+        wait_for(lambda: listens(self.port) and listens(self.port + 1), 60, "the server's start")
 
     def ask(self, *command: object) -> Any:
         """A command's JSON."""
         return json.loads(run("mcoe-server", *command, "--dir", self.folder, "--json").stdout)
 
-    def published(self) -> list[dict[str, Any]]:
-        return [row for row in self.ask("rounds", "list") if row["state"] == "published"]
+    def registry(self) -> Registry:
+        """Its registry, looked at from outside: a command takes two seconds to start."""
+        return Registry(connect(sqlite_url(self.folder / "registry.sqlite")), "fleet")
+
+    def published(self) -> list[RoundRow]:
+        return [row for row in self.registry().rounds() if row.state == PUBLISHED]
 
     def wait_for_round(self, number: int, seconds: float = 120) -> None:
         wait_for(lambda: len(self.published()) >= number, seconds, f"round {number}")
