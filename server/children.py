@@ -17,12 +17,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from mcoe_model.errors import McoeError
-from mcoe_model.files import read_json, write_bytes, write_json
+from mcoe_model.files import write_bytes
 from mcoe_model.workers import end_with_parent
 from server.acceptance import Rejected
 from server.aggregation.private_mean import SECRET_BYTES
@@ -31,13 +29,10 @@ from server.dashboard.serve import serve_dashboard
 from server.delivery import news_for
 from server.device_routes import PREFIX, device_routes
 from server.evaluation import EvaluationGate
-from server.fleet import Fleet
+from server.fleet import Fleet, open_fleet
 from server.presence import Presence
-from server.registry import Registry
-from server.registry.artifacts import Artifacts
-from server.registry.database import open_database
 from server.rounds import RoundEngine, RoundSettings
-from server.settings import ServerPaths, ServerSettings
+from server.settings import ServerPaths, ServerSettings, read_running
 from server.superlink.control import Control
 from server.superlink.process import SuperLink, serve
 from server.superlink.run import run_grid
@@ -53,14 +48,6 @@ def superlink_of(paths: ServerPaths, settings: ServerSettings) -> SuperLink:
     return SuperLink(
         paths.certificates, paths.superlink, paths.secret, settings.host, settings.port, settings.local_port
     )
-
-
-def open_fleet(paths: ServerPaths, settings: ServerSettings) -> Fleet:
-    """Registry, artifacts and SuperLink of a data folder."""
-    database = open_database(paths.database_url(settings))
-    registry = Registry(database, settings.experiment, settings.coarse, settings.private)
-    address = superlink_of(paths, settings).local_address
-    return Fleet(registry, Artifacts(paths.models), paths.spool, address)
 
 
 def run_superlink(paths: ServerPaths, settings: ServerSettings) -> None:
@@ -191,17 +178,6 @@ def say(event: Event) -> None:
             log.warning("round %d: abandoned", number)
         case RoundEnded(number, sha256):
             log.info("round %d: published model %s", number, str(sha256)[:12])
-
-
-def write_running(paths: ServerPaths, settings: ServerSettings) -> None:
-    """Tell the children what `start` was told."""
-    write_json(paths.folder / "running.json", asdict(settings))
-
-
-def read_running(paths: ServerPaths) -> ServerSettings:
-    """What the children were told."""
-    stored: dict[str, Any] = read_json(paths.folder / "running.json")
-    return ServerSettings(**stored)
 
 
 def main() -> None:

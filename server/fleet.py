@@ -22,8 +22,10 @@ from mcoe_model.invitation import Invitation
 from mcoe_model.signed_request import RequestRefused, read_public_key
 from server.registry import Registry
 from server.registry.artifacts import Artifacts
+from server.registry.database import open_database
 from server.registry.fleet import ENROLLED, ClientRow
 from server.registry.privacy import Receipt
+from server.settings import ServerPaths, ServerSettings
 from server.spool import spool_path
 from server.superlink.control import Control
 
@@ -124,6 +126,13 @@ class Fleet:
             spool_path(folder, pending.update_id).unlink(missing_ok=True)
         self.tell_flower()
         return receipt
+
+
+def open_fleet(paths: ServerPaths, settings: ServerSettings) -> Fleet:
+    """The fleet of a data folder, its registry at the newest schema. Raises SchemaTooNew."""
+    database = open_database(paths.database_url(settings))
+    registry = Registry(database, settings.experiment, settings.coarse, settings.private)
+    return Fleet(registry, Artifacts(paths.models), paths.spool, f"127.0.0.1:{settings.local_port}")
 
 
 def canonical_key(text: str) -> str:

@@ -11,7 +11,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from mcoe_model.errors import DataMissing, SettingsError
+from mcoe_model.files import read_json, write_json
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
@@ -220,6 +221,17 @@ def load_settings(
     if found:
         raise SettingsError(found)
     return settings
+
+
+def write_running(paths: ServerPaths, settings: ServerSettings) -> None:
+    """Tell the server's processes what `start` was told."""
+    write_json(paths.folder / "running.json", asdict(settings))
+
+
+def read_running(paths: ServerPaths) -> ServerSettings:
+    """What `start` was told."""
+    stored: dict[str, Any] = read_json(paths.folder / "running.json")
+    return ServerSettings(**stored)
 
 
 def _from_text(text: str, kind: type) -> Any:

@@ -16,8 +16,7 @@ from rich.table import Table
 
 from mcoe_model.errors import McoeError
 from mcoe_model.signed_request import RequestRefused
-from server.children import open_fleet
-from server.fleet import Fleet
+from server.fleet import Fleet, open_fleet
 from server.settings import ServerPaths, ServerSettings, load_settings
 
 P = ParamSpec("P")

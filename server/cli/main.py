@@ -17,13 +17,13 @@ from mcoe_model.errors import DataMissing, OutputExists, PortInUse, SettingsErro
 from mcoe_model.files import write_bytes
 from server.aggregation.private_mean import PrivateMean
 from server.certificates import fingerprint, make_authority, make_server_certificate, read_certificate
-from server.children import open_fleet, write_running
 from server.cli import care, clients, models, rounds
 from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened, say, told
 from server.dashboard.access import dashboard_token
+from server.fleet import open_fleet
 from server.privacy_accounting import assumption_faults
 from server.registry.fleet import ENROLLED
-from server.settings import ServerPaths, ServerSettings, load_settings
+from server.settings import ServerPaths, ServerSettings, load_settings, write_running
 from server.supervisor import KINDS, Supervisor
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The fleet's server.")

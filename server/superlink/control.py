@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from flwr.cli.build import build_fab_from_files
 from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
 from flwr.supercore.control import ControlHttpClient
@@ -41,6 +40,8 @@ class Control:
 
     def start_run(self) -> int:
         """Start a Flower run; what it runs is whatever is installed, on either side. Returns its id."""
+        from flwr.cli.build import build_fab_from_files  # half a second, which no other command should take
+
         content, *_ = build_fab_from_files({"pyproject.toml": _BUNDLE})
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         return int(self._client.StartRun(StartRunRequest(fab=fab_to_proto(fab), federation="")).run_id)

@@ -145,12 +145,16 @@ class Server:
 class Client:
     """`mcoe-client --device none` in a folder, as one subject of a data folder."""
 
-    def __init__(self, server: Server, folder: Path, data: Path, subject: str, name: str) -> None:
+    def __init__(self, folder: Path, data: Path, subject: str, name: str) -> None:
         self.folder = folder
+        self.data = data
+        self.subject = subject
         self.name = name
-        line = server.ask("clients", "invite", name)["invitation"]
-        run("mcoe-client", "enrol", line, "--dir", folder, "--clips", data, "--subject", subject)
         self.process: Process | None = None
+
+    def enrol(self, server: Server) -> None:
+        line = server.ask("clients", "invite", self.name)["invitation"]
+        run("mcoe-client", "enrol", line, "--dir", self.folder, "--clips", self.data, "--subject", self.subject)
 
     def start(self) -> None:
         self.process = Process(

@@ -41,16 +41,19 @@ class Fleet:
         self.data = make_data(folder / "data")
         self.base = make_base(self.data, folder / "base.safetensors")
         self.server = Server(folder / "server", self.base)
-        self.server.start(*FLAGS)
         self.clients = [
-            Client(self.server, folder / name, self.data, f"00{index + 1}", name) for index, name in enumerate(NAMES)
+            Client(folder / name, self.data, f"00{index + 1}", name) for index, name in enumerate(NAMES)
         ]
-        self.liar = Client(self.server, folder / "liar", self.data, "001", "liar")
-        self.liar.process = Process(
-            folder / "liar.log", sys.executable, Path(__file__).parent / "lying_client.py", folder / "liar"
-        )
+        self.liar = Client(folder / "liar", self.data, "001", "liar")
+
+    def begin(self) -> None:
+        self.server.start(*FLAGS)
+        for client in (*self.clients, self.liar):
+            client.enrol(self.server)
         for client in self.clients:
             client.start()
+        script = Path(__file__).parent / "lying_client.py"
+        self.liar.process = Process(self.liar.folder.parent / "liar.log", sys.executable, script, self.liar.folder)
 
     def end(self) -> None:
         processes = [client.process for client in (*self.clients, self.liar)] + [self.server.process]
@@ -62,8 +65,11 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     made = Fleet(tmp_path_factory.mktemp("fleet"))
-    yield made
-    made.end()
+    try:
+        made.begin()
+        yield made
+    finally:
+        made.end()
 
 
 def expected_models(fleet: Fleet, folder: Path, rounds: int) -> list[str]:
