@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import logging
 import secrets
 import threading
 from contextlib import closing, suppress
@@ -31,6 +32,8 @@ from server.superlink.control import Control
 
 #: Hours that an invitation is good for.
 INVITATION_HOURS = 72
+
+log = logging.getLogger("mcoe")
 
 
 class Fleet:
@@ -57,10 +60,13 @@ class Fleet:
     def enrol(self, token: str, public_key: str) -> str:
         """Exchange an invitation's token for enrolment of this key (PEM); returns the client's id.
 
-        A wearable that did not hear the answer may ask again with its key. Raises EnrolmentRefused for the token,
-        RequestRefused for the key.
+        A wearable that did not hear the answer may ask again with its key. Raises EnrolmentRefused for the token and
+        for a key that has left the fleet, RequestRefused for what is no key.
         """
         key = canonical_key(public_key)
+        with closing(Control(self.control_address)) as control:
+            if key in control.retired():
+                raise EnrolmentRefused("this key has left the fleet; enrol in a new folder, with a new key")
         try:
             client = self.registry.enrol(_hash(token), key, None)
         except EnrolmentRefused:
@@ -85,9 +91,13 @@ class Fleet:
         """Make Flower let in every enrolled key and no other; returns how many changes that took."""
         changes = 0
         with self._registering, closing(Control(self.control_address)) as control:
-            known = control.nodes()
+            known, retired = control.nodes(), control.retired()
             members = self._members()
             for key, client in members.items():
+                if key in retired:  # as after a restored backup; the others must not suffer from it
+                    log.error("%s cannot connect: Flower has retired its key. Delete superlink.sqlite* while the "
+                              "server is down, or let it enrol with a new key", client.id)  # fmt: skip
+                    continue
                 node = known.get(key)
                 if node is None:
                     node = control.register(key)

@@ -27,6 +27,11 @@ class Control:
         found = self._client.ListNodes(ListNodesRequest()).nodes_info
         return {node.public_key.decode(): node.node_id for node in found if node.status != "unregistered"}
 
+    def retired(self) -> frozenset[str]:
+        """The public keys that were unregistered: Flower takes none of them again, as long as it has its database."""
+        found = self._client.ListNodes(ListNodesRequest()).nodes_info
+        return frozenset(node.public_key.decode() for node in found if node.status == "unregistered")
+
     def register(self, public_key: str) -> int:
         """Let the holder of this key (PEM) connect; returns its node id, also when it was registered before."""
         known = self.nodes().get(public_key)

@@ -40,10 +40,7 @@ from mcoe_model.names import EMOTIONS
 from mcoe_model.signed_request import LIFETIME_S, ONCE, SIGNATURE, TIME, public_pem, sign
 from server.certificates import fingerprint, make_authority, read_certificate
 from server.device_routes import MAX_BODY, PER_MINUTE
-from server.fleet import Fleet
-from server.registry import Registry
-from server.registry.artifacts import Artifacts
-from server.registry.database import open_database
+from server.fleet import open_fleet
 from server.registry.tables import Client as ClientTable
 from server.settings import ServerPaths, load_settings
 from server.superlink.control import Control
@@ -66,10 +63,7 @@ class Front:
         self.server = Server(folder / "server", make_base(self.data, folder / "base.safetensors"))
         self.server.start(*FLAGS)
         self.paths = ServerPaths(self.server.folder)
-        settings = load_settings(self.paths, {})
-        registry = Registry(open_database(self.paths.database_url(settings)), settings.experiment)
-        control = f"127.0.0.1:{settings.local_port}"
-        self.fleet = Fleet(registry, Artifacts(self.paths.models), self.paths.spool, control)
+        self.fleet = open_fleet(self.paths, load_settings(self.paths, {}))
         self.authority = self.paths.certificates / "ca.crt"
 
     def invite(self, client: str) -> Invitation:
