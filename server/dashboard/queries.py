@@ -7,13 +7,13 @@ million rows of router statistics is shown as fast as a small one.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select, text
+from sqlalchemy import case, func, select, text
 
 from server.dashboard.attempts import NO_REPLY, AttemptQueries
 from server.registry.tables import (
@@ -100,43 +100,38 @@ class Queries(AttemptQueries):
             .order_by(Round.number.desc())
             .limit(rounds)
         )
-        routed = func.sum(RouterRow.routed)
         with self._reading() as session:
             numbers = {round_id: number for round_id, number in session.execute(newest)}
-            window = RouterRow.round_id.in_(numbers)
-            by_round = list(
-                session.execute(
-                    select(RouterRow.round_id, RouterRow.expert, routed, func.count())
-                    .where(window)
-                    .group_by(RouterRow.round_id, RouterRow.expert)
-                )
+            last_expert = (
+                select(RouterRow.round_id, func.max(RouterRow.expert))
+                .where(RouterRow.round_id.in_(numbers))
+                .group_by(RouterRow.round_id)
             )
-            kept = [round_id for round_id in numbers if any(row[0] == round_id for row in by_round)]
-            if not kept:
+            held = {round_id: expert for round_id, expert in session.execute(last_expert)}
+            if not held:
                 return None
-            recent = list(
-                session.execute(
-                    select(RouterRow.client_id, RouterRow.expert, routed)
-                    .where(window)
-                    .group_by(RouterRow.client_id, RouterRow.expert)
-                )
+            experts = range(1 + max(held.values()))
+            # One pass in the order of the primary key; sums by expert would sort all rows first.
+            counts = [func.sum(case((RouterRow.expert == expert, RouterRow.routed), else_=0)) for expert in experts]
+            by_client = (
+                select(RouterRow.round_id, RouterRow.client_id, *counts)
+                .where(RouterRow.round_id.in_(held))
+                .group_by(RouterRow.round_id, RouterRow.client_id)
             )
-            last = list(
-                session.execute(
-                    select(RouterRow.client_id, RouterRow.expert, RouterRow.routed).where(RouterRow.round_id == kept[0])
-                )
-            )
-        experts = 1 + max(row[1] for row in by_round)
-        clients = tuple(sorted({row[0] for row in recent}))
-        order = {round_id: index for index, round_id in enumerate(kept)}
-        cohort = {row[0]: row[3] for row in by_round}
+            rows = [tuple(row) for row in session.execute(by_client)]
+        kept = [round_id for round_id in numbers if round_id in held]
+        clients = tuple(sorted({row[1] for row in rows}))
+        rounds_at, clients_at = ({key: place for place, key in enumerate(keys)} for keys in (kept, clients))
+        whose = [rounds_at[row[0]] for row in rows], [clients_at[row[1]] for row in rows]
+        table = np.zeros((len(kept), len(clients), len(experts)), np.int64)
+        table[whose] = [row[2:] for row in rows]
         return Routing(
             tuple(numbers[round_id] for round_id in kept),
             clients,
-            _table(last, clients, experts),
-            _table(recent, clients, experts),
-            _table([(row[0], row[1], row[2]) for row in by_round], tuple(order), experts),
-            np.array([cohort[round_id] for round_id in kept], np.int64),
+            table[0],
+            table.sum(axis=0),
+            table.sum(axis=1),
+            np.bincount(whose[0], minlength=len(kept)),
         )
 
     def totals(self) -> Totals:
@@ -171,12 +166,3 @@ class Queries(AttemptQueries):
         }
         with self._reading() as session:
             return int(session.scalar(text(sizes[self.engine.dialect.name])) or 0)
-
-
-def _table(rows: Iterable[Any], keys: Sequence[object], experts: int) -> NDArray[np.int64]:
-    """Rows of (key, expert, count) as a table (keys, E)."""
-    place = {key: index for index, key in enumerate(keys)}
-    table = np.zeros((len(keys), experts), np.int64)
-    for key, expert, count in rows:
-        table[place[key], expert] = count
-    return table
