@@ -69,7 +69,9 @@ class Policy:
     """When rounds open and close. The defaults are a simulation's, whose clients are all there from the start.
 
     - ``rounds``: end after so many published ones; 0 goes on for ever.
-    - ``cohort``: whom a round asks: all, a number or a share of those present.
+    - ``cohort``: whom a round needs: all, a number or a share of those present.
+    - ``over_select``: so many times more are asked, and the round closes as soon as enough were accepted.
+    - ``fair``: prefer clients that have not been asked for long; a simulation draws uniformly.
     - ``min_clients``: a round opens when so many clients with clips are present.
     - ``deadline_s``: a round closes after so many seconds without those who have not answered.
     - ``pause_s``: seconds between the end of a round and the opening of the next.
@@ -79,6 +81,8 @@ class Policy:
 
     rounds: int
     cohort: str = "all"
+    over_select: float = 1.0
+    fair: bool = False
     min_clients: int = 1
     deadline_s: float = math.inf
     pause_s: float = 0.0
@@ -139,12 +143,14 @@ class Coordinator:
             settled = bool(self.policy.pause_s) or not self.presence.unanswered
             if settled and len(clients) >= self.policy.min_clients and self.may_open():
                 registry = self.engine.registry
+                needed = cohort_size(self.policy.cohort, len(clients))
                 cohort = choose_cohort(
                     clients,
-                    cohort_size(self.policy.cohort, len(clients)),
+                    min(len(clients), math.ceil(round(needed * self.policy.over_select, 9))),
                     seed=self.seed,
                     round_number=registry.last_published() + 1,
                     attempt=registry.failed_attempts(),
+                    waited=registry.waited() if self.policy.fair else None,
                 )
                 return self.engine.open(cohort)
             if settled and self.policy.rounds:
@@ -161,8 +167,10 @@ class Coordinator:
         self.watch(RoundOpened(current.row.number, len(current.row.cohort), len(waiting)))
         model = ArrayRecord({"tensors": _array(pack(current.payload))})
         ends = time.monotonic() + self.policy.deadline_s
+        enough = math.ceil(round(len(current.row.cohort) / self.policy.over_select, 9))
+        accepted = sum(reply.accepted for reply in self.engine.registry.replies(current.row.id))
         sent: dict[str, str] = {}
-        while waiting and time.monotonic() < ends and not self.stopped.is_set():
+        while waiting and accepted < enough and time.monotonic() < ends and not self.stopped.is_set():
             self.presence.refresh()
             for client in sorted(waiting - set(sent.values()))[: self.policy.max_in_flight - len(sent)]:
                 if client in self.presence.clients:
@@ -172,6 +180,8 @@ class Coordinator:
                 return  # nobody else can come
             arrived = False
             for message_id in list(sent):
+                if accepted >= enough:
+                    break
                 for reply in self.presence.grid.pull_messages([message_id]):
                     arrived = True
                     client = sent.pop(message_id)
@@ -179,7 +189,9 @@ class Coordinator:
                         self.presence.forget(client)
                         continue
                     waiting.discard(client)
-                    self.watch(ReplyJudged(current.row.number, client, self._judge(current, client, reply)))
+                    verdict = self._judge(current, client, reply)
+                    accepted += isinstance(verdict, Accepted)
+                    self.watch(ReplyJudged(current.row.number, client, verdict))
             if not arrived:
                 self.stopped.wait(self.policy.poll_s)
 

@@ -121,6 +121,8 @@ def run_coordinator(paths: ServerPaths, settings: ServerSettings) -> None:
         policy = Policy(
             rounds=0,
             cohort=settings.cohort,
+            over_select=settings.over_select,
+            fair=True,
             min_clients=settings.min_clients,
             deadline_s=settings.deadline_s,
             pause_s=settings.pause_s,

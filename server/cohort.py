@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from mcoe_model.errors import SettingsError, TooFewSubjects
 from mcoe_model.streams import stream
@@ -29,11 +31,25 @@ def cohort_size(text: str, clients: int) -> int:
     raise SettingsError([f"cohort must be 'all', a whole number or a share between 0 and 1, not {text!r}"])
 
 
-def choose_cohort(clients: Sequence[str], size: int, *, seed: int, round_number: int, attempt: int) -> tuple[str, ...]:
+def choose_cohort(
+    clients: Sequence[str],
+    size: int,
+    *,
+    seed: int,
+    round_number: int,
+    attempt: int,
+    waited: Mapping[str, int] | None = None,
+) -> tuple[str, ...]:
     """``size`` clients without repetition, in id order; the same for the same arguments, whatever their order.
 
-    Another attempt at a round asks others, since those it asked first may be gone.
+    Another attempt at a round asks others, since those it asked first may be gone. ``waited`` makes the draw fairer to
+    those who are seldom there: a client counts once, and once more for every round since it was last asked. Without
+    it every client counts the same.
     """
     ordered = sorted(clients)
-    chosen = stream(seed, round_number, "cohort", attempt).choice(len(ordered), size=size, replace=False)
+    shares = None
+    if waited is not None:
+        weights = np.array([1.0 + waited.get(client, 0) for client in ordered])
+        shares = weights / weights.sum()
+    chosen = stream(seed, round_number, "cohort", attempt).choice(len(ordered), size=size, replace=False, p=shares)
     return tuple(ordered[index] for index in sorted(chosen))

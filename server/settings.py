@@ -52,6 +52,7 @@ class ServerSettings:
     lr: float = _setting(1e-3, "learning rate on a client")
     min_clients: int = _setting(2, "a round opens when this many clients with clips are present")
     cohort: str = _setting("all", "clients per round: all, a number or a share of those present")
+    over_select: float = _setting(1.0, "ask so many times more clients, and close when enough were accepted")
     quorum: float = _setting(0.5, "share of the cohort whose replies must be accepted")
     deadline_s: float = _setting(3600.0, "seconds after which a round closes without those who have not answered")
     pause_s: float = _setting(5.0, "seconds between a round's end and the next one's opening")
@@ -84,6 +85,10 @@ class ServerSettings:
             found.append(f"train must be one of {', '.join(TRAIN_MODES)}, not {self.train!r}")
         if self.rule not in RULES:
             found.append(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}")
+        if not 1 <= self.over_select <= 10:
+            found.append(f"over_select must be between 1 and 10, not {self.over_select}")
+        if self.private and self.over_select > 1:
+            found.append("private rounds must not close with the first replies: over_select must be 1")
         if not 0 < self.quorum <= 1:
             found.append(f"quorum must be above 0 and at most 1, not {self.quorum}")
         for name in ("min_clients", "deadline_s"):

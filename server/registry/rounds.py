@@ -13,7 +13,7 @@ from server.registry.coarse import coarsen
 from server.registry.models import RELEASED, ModelState, ModelStore
 from server.registry.replies import ReplyStore, statistics_by_client
 from server.registry.store import utc_now
-from server.registry.tables import ABANDONED, CLOSED, OPEN, PUBLISHED, Member, Reply, Round, RouterRow
+from server.registry.tables import ABANDONED, CLOSED, OPEN, PUBLISHED, Client, Member, Reply, Round, RouterRow
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,16 @@ class RoundStore(ModelStore, ReplyStore):
                 Round.experiment == self.experiment, Round.number == number, Round.state == ABANDONED
             )
             return session.scalar(query) or 0
+
+    def waited(self) -> dict[str, int]:
+        """Published rounds since each client was last asked, by client id; all of them for one that never was."""
+        last = select(Member.client_id, func.max(Round.number).label("number")).join(Round, Round.id == Member.round_id)
+        last = last.where(Round.experiment == self.experiment).group_by(Member.client_id)
+        with self._reading() as session:
+            now = self._last_published(session)
+            asked = {client: number for client, number in session.execute(last)}
+            known = session.scalars(select(Client.id).where(Client.experiment == self.experiment))
+            return {client: max(0, now - asked.get(client, 0)) for client in known}
 
     def is_open(self, round_id: int) -> bool:
         """Whether a round still takes replies."""

@@ -52,3 +52,14 @@ def test_everybody_is_chosen_about_equally_often() -> None:
 def test_another_attempt_at_a_round_asks_others():
     first, second = (choose_cohort(NAMES, 5, seed=3, round_number=1, attempt=attempt) for attempt in (0, 1))
     assert first != second
+
+
+def test_who_has_waited_is_asked_sooner() -> None:
+    clients = [f"c{index}" for index in range(10)]
+
+    def often(waited: dict[str, int] | None) -> int:
+        drawn = [choose_cohort(clients, 3, seed=1, round_number=r, attempt=0, waited=waited) for r in range(200)]
+        return sum("c0" in cohort for cohort in drawn)
+
+    assert often({"c0": 9}) > 2 * often(None)
+    assert often({client: 4 for client in clients}) == often({}) > 0

@@ -48,9 +48,11 @@ class Fleet:
         self.nodes = nodes
         self.events: list[Event] = []
 
-    def run(self, rounds: int = 1, cohort: str = "all", seed: int = 0, watch: Watch | None = None) -> None:
+    def run(
+        self, rounds: int = 1, cohort: str = "all", seed: int = 0, watch: Watch | None = None, **policy_of: Any
+    ) -> None:
         with closing(LocalGrid("toy_clients:app", self.nodes, {"log": str(self.log)}, self.pool)) as grid:
-            policy = Policy(rounds, cohort, poll_s=LOCAL_POLL)
+            policy = Policy(rounds, cohort, poll_s=LOCAL_POLL, **policy_of)
             presence = Presence(grid, self.engine.registry.saw)
             Coordinator(presence, self.engine, policy, seed, watch or self.events.append).run()
 
@@ -246,3 +248,20 @@ def test_rounds_that_are_published_already_are_not_run_again(tmp_path: Path) -> 
     assert again.events == []
     again.run(rounds=2)
     assert [event.number for event in again.events if isinstance(event, RoundEnded)] == [2]
+
+
+def test_more_are_asked_than_needed_and_the_round_closes_when_enough_were_accepted(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, [{"client": f"honest {index}", "behaviour": "honest"} for index in range(6)])
+    fleet.run(cohort="2", over_select=2.0)
+    row = fleet.engine.registry.rounds()[0]
+    replies = fleet.engine.registry.replies(row.id)
+    assert len(row.cohort) == 4 and row.state == PUBLISHED
+    assert sorted(reply.reason or "" for reply in replies) == ["", "", "no reply", "no reply"]
+
+
+def test_clients_that_were_never_asked_come_first_when_draws_are_fair(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, [{"client": f"honest {index}", "behaviour": "honest"} for index in range(6)])
+    fleet.run(rounds=12, cohort="2", fair=True)
+    asked = [client for row in fleet.engine.registry.rounds() for client in row.cohort]
+    assert {client: asked.count(client) for client in set(asked)}.keys() == {f"honest {index}" for index in range(6)}
+    assert fleet.engine.registry.waited()["honest 0"] <= 12
