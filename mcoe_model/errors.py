@@ -29,6 +29,7 @@ class ExitCode(enum.IntEnum):
     ENROLMENT_REFUSED = 60
     SERVER_UNREACHABLE = 61
     PORT_IN_USE = 62
+    SERVER_RUNS = 63
     INTERRUPTED = 130
 
     @property
@@ -54,6 +55,7 @@ _MEANINGS = {
     ExitCode.ENROLMENT_REFUSED: "The server does not take this wearable; the reason is said.",
     ExitCode.SERVER_UNREACHABLE: "Nobody answers at the server's address, or not with the fleet's certificate.",
     ExitCode.PORT_IN_USE: "Another program listens at the server's port.",
+    ExitCode.SERVER_RUNS: "Another server runs on the same data folder.",
     ExitCode.INTERRUPTED: "Stopped by Ctrl-C. Start again with --resume.",
 }
 
@@ -174,3 +176,9 @@ class PortInUse(McoeError):
     """A port that the server needs is taken."""
 
     exit_code = ExitCode.PORT_IN_USE
+
+
+class ServerRuns(McoeError):
+    """The data folder is in use."""
+
+    exit_code = ExitCode.SERVER_RUNS

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import secrets
 import socket
 import sys
 from contextlib import closing
 from dataclasses import asdict
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 from rich.console import Console
 
-from mcoe_model.errors import DataMissing, OutputExists, PortInUse, SettingsError
+from mcoe_model.errors import DataMissing, OutputExists, PortInUse, ServerRuns, SettingsError
 from mcoe_model.files import write_bytes
 from server.aggregation.private_mean import PrivateMean
 from server.certificates import fingerprint, make_authority, make_server_certificate, read_certificate
@@ -101,6 +102,7 @@ def start(
     _check_free(settings.host, settings.port)
     for port_here in filter(None, (settings.local_port, settings.dashboard_port)):
         _check_free("127.0.0.1", port_here)
+    held = _hold(paths)
     write_running(paths, settings)
     console = Console(stderr=True, highlight=False)
     console.print(f"listening for wearables at https://{settings.host}:{settings.port}, model {newest[:12]}, "
@@ -111,6 +113,7 @@ def start(
         console.print(f"dashboard: http://127.0.0.1:{settings.dashboard_port}/?token=$(cat {folder}/dashboard.token)")
     fleet.registry.engine.dispose()
     Supervisor(paths, kinds, lambda line: console.print(line)).run()
+    held.close()
     console.print("stopped; everything accepted so far is kept")
 
 
@@ -176,6 +179,16 @@ def _check_private(settings: ServerSettings, enrolled: int) -> None:
         faults.append("keep_updates must be off: kept updates carry no noise")
     if faults:
         raise SettingsError(faults)
+
+
+def _hold(paths: ServerPaths) -> IO[str]:
+    """Keep the data folder for this process until the file is closed, or the process ends. Raises ServerRuns."""
+    file = (paths.folder / "running.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as fault:
+        raise ServerRuns(f"a server runs on {paths.folder} already; end it first") from fault
+    return file
 
 
 def _answers(settings: ServerSettings) -> bool:

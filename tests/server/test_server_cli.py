@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import stat
 from pathlib import Path
@@ -68,6 +69,12 @@ def test_a_folder_that_init_did_not_make_is_named(tmp_path: Path) -> None:
 
 def test_start_without_a_model_says_how_to_make_one(empty: Folder) -> None:
     assert "models import" in empty.run("start", code=ExitCode.DATA_MISSING)
+
+
+def test_a_folder_that_another_server_uses_is_not_started_on(folder: Folder) -> None:
+    with (folder.path / "running.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "runs on" in folder.run("start", code=ExitCode.SERVER_RUNS)
 
 
 def test_start_names_every_wrong_setting(folder: Folder) -> None:
