@@ -30,6 +30,7 @@ from server.acceptance import Rejected
 from server.app import Event, ReplyJudged, RoundEnded, RoundOpened
 from server.cohort import cohort_size
 from server.registry import PUBLISHED
+from simulations.answers import choose_centralised
 from simulations.arms import CENTRALISED, evaluate_local, evaluate_model, train_all_data, train_base, train_centralised
 from simulations.console import Crew, Display
 from simulations.coordination import coordinate, open_registry
@@ -39,7 +40,7 @@ from simulations.parts import make_parts
 from simulations.provenance import describe_data, new_run, utc_text
 from simulations.scene import Paths, cache_folder, open_scene
 from simulations.settings import SimulationSettings
-from simulations.summary import choose_centralised, write_results
+from simulations.summary import write_results
 
 CLIENT_APP = "simulations.flower_app:client_app"
 #: With `--baselines auto` the baselines run for presets of at most this many samples to train all of them on.

@@ -59,7 +59,7 @@ def make_parts(settings: SimulationSettings, records: Sequence[SequenceRecord]) 
             _names(learned, subjects.validation),
             own.testing,
         )
-    subjects = split_subjects(records, seed=settings.seed, fold=settings.fold, folds=settings.folds)
+    subjects = split_subjects(records, seed=settings.seed, fold=int(settings.fold), folds=settings.folds)
     return Parts(*(_names(records, getattr(subjects, part)) for part in PARTS))
 
 

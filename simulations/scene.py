@@ -116,6 +116,11 @@ class Scene:
         return cached_features(model, card.generation, self.clips, indices, cache_folder() / "features")
 
 
+def fold_folder(folder: Path, settings: SimulationSettings) -> Path:
+    """Where, in a run over all folds, the run of one fold is."""
+    return folder / f"fold-{settings.fold}"
+
+
 def cache_folder() -> Path:
     """Where data, decoded pictures and features stay between runs: MCOE_CACHE, else the user's cache folder."""
     return Path(os.environ["MCOE_CACHE"]) if "MCOE_CACHE" in os.environ else user_cache_path("mcoe")

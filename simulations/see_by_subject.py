@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mcoe_model.names import EMOTIONS
-from simulations import experiment, report
+from simulations import experiment, folds, report
+from simulations.answers import ARMS
 from simulations.command import command, make_parser, read_request
 from simulations.console import Display
 from simulations.settings import SimulationSettings
-from simulations.summary import ARMS
 
 EXAMPLES = """
 Examples:
@@ -26,6 +26,8 @@ Examples:
   python simulations/see_by_subject.py --rule median --cohort 0.5 --rounds 20 --out runs/median
 
   python simulations/see_by_subject.py --resume runs/median     # go on after a kill or Ctrl-C
+
+  python simulations/see_by_subject.py --fold all               # every fold in turn: every subject is tested once
 
   python simulations/see_by_subject.py --print-config > my.toml && python simulations/see_by_subject.py --config my.toml
 """
@@ -39,10 +41,16 @@ def main(arguments: list[str] | None = None) -> None:
     settings, folder = request.settings, request.folder
     display = Display(Console(stderr=request.as_json))
     _introduce(settings, folder, display, resumed=request.resumed)
-    with display.live():
-        experiment.begin_or_resume(settings, folder, display, resumed=request.resumed)
-        summary = experiment.run(folder, display)
+    if settings.fold == "all":
+        with display.live():
+            folds.begin_or_resume(settings, folder, display, resumed=request.resumed)
+        summary = folds.run(settings, folder, display)
         path = report.write_report(folder)
+    else:
+        with display.live():
+            experiment.begin_or_resume(settings, folder, display, resumed=request.resumed)
+            summary = experiment.run(folder, display)
+            path = report.write_report(folder)
     display.console.print(_table(summary))
     display.console.print(_verdict(summary))
     display.console.print(f"Open the report: [bold]{path}[/bold]", soft_wrap=True)
@@ -53,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _introduce(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:
     display.say(
         f"[bold]{'Going on with' if resumed else 'Simulating'} {settings.model}, {settings.rounds} rounds, "
-        f"{settings.protocol}[/bold] in {folder}"
+        f"{settings.protocol}{f', all {settings.folds} folds' if settings.fold == 'all' else ''}[/bold] in {folder}"
     )
     if settings.synthetic:
         display.say(

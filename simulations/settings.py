@@ -59,7 +59,7 @@ class SimulationSettings:
     rule: str = _setting("weighted-mean", f"aggregation rule: {', '.join(SIMULATED_RULES)}")
     faulty: int = _setting(1, "clients that a robust rule assumes to be hostile")
     protocol: Protocol = _setting("unseen-subjects", "unseen-subjects, or published: SEE's own split, by sequence")
-    fold: int = _setting(0, "which fold of the subjects is tested")
+    fold: str = _setting("0", "which fold of the subjects is tested; all: one after the other, every subject once")
     folds: int = _setting(5, "number of folds; as many as subjects is leave-one-subject-out")
     engine: Engine = _setting("local", "local, or ray: Flower's own simulation engine")
     workers: int = _setting(0, "worker processes; 0: one per processor. Results do not depend on it")
@@ -90,8 +90,10 @@ class SimulationSettings:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 found.append(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}")
-        if not 0 <= self.fold < max(self.folds, 1):
-            found.append(f"--fold must be between 0 and {self.folds - 1}, not {self.fold}")
+        if self.fold != "all" and not (self.fold.isdecimal() and int(self.fold) < self.folds):
+            found.append(f"--fold must be 'all' or between 0 and {self.folds - 1}, not {self.fold!r}")
+        if self.fold == "all" and self.protocol == "published":
+            found.append("--fold all needs --protocol unseen-subjects: the published split has no folds")
         if self.base == "scratch" and self.train == "head":
             found.append("--train head needs a trained base: frozen random backbones make features that say nothing; "
                          "use --train full, or --base train")
@@ -128,6 +130,12 @@ class SimulationSettings:
     def synthetic(self) -> SyntheticSettings | None:
         """The synthetic data set to make, or None when ``data`` names a real one."""
         return self._synthetic()
+
+    def of_folds(self) -> tuple[SimulationSettings, ...]:
+        """The settings of each run that these ask for: one for every fold with ``all``, else these alone."""
+        if self.fold != "all":
+            return (self,)
+        return tuple(dataclasses.replace(self, fold=str(number)) for number in range(self.folds))
 
     @property
     def base_recipe(self) -> FineTuneSettings:

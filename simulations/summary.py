@@ -6,69 +6,48 @@ The report is drawn from what is written here and from nothing else.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mcoe_model.files import write_json
-from mcoe_model.learning.evaluate import Predictions
-from mcoe_model.learning.metrics import Scores, paired_difference, recovered_gain, recovered_gain_interval, score
+from mcoe_model.learning.metrics import Scores
 from mcoe_model.model_file import read_model, write_model
 from mcoe_model.names import EMOTIONS
 from server.registry import PUBLISHED, Registry
-from simulations.arms import CENTRALISED, read_predictions
+from simulations.answers import ARMS, arm_answers, choose_centralised, gain, random_passes, validation_score
+from simulations.arms import CENTRALISED
 from simulations.coordination import open_registry
 from simulations.parts import PARTS
 from simulations.scene import Scene, open_scene
+from simulations.settings import SimulationSettings
 from simulations.tables import write_csv, write_for_people
 from simulations.training_logs import write_tensorboard
-
-#: A setting says something about federation only if centralised training gains at least this much WAR over the base.
-INFORMATIVE_GAIN = 0.05
-ARMS = ("base", "federated", "centralised", "local", "all_data")
-
-
-def choose_centralised(folder: Path) -> str | None:
-    """The form of centralised training that is better on validation (the smaller batch on a tie); None without any."""
-    scene = open_scene(folder)
-    there = [arm for arm in CENTRALISED if scene.paths.predictions(arm, "validation").exists()]
-    return max(there, key=lambda arm: (_score(scene, [arm], "validation").war, arm == CENTRALISED[0]), default=None)
-
-
-def arm_scores(folder: Path) -> dict[str, Scores]:
-    """The scores on the test part of every arm that was run."""
-    scene = open_scene(folder)
-    return {arm: _score(scene, names, "test") for arm, names in _names_of(scene).items()}
 
 
 def write_results(folder: Path, seconds: float) -> dict[str, Any]:
     """Write summary.json, the tables and model.safetensors of a federated run; returns the summary."""
     scene = open_scene(folder)
     registry = open_registry(folder)
-    scores = arm_scores(folder)
+    scores, measured = measure([folder], scene.settings)
     replies = [reply for row in registry.rounds() for reply in registry.replies(row.id)]
-    summary = _common(scene, seconds) | {
-        "rounds": scene.settings.rounds,
-        "cohort": scene.settings.cohort,
-        "train": scene.settings.train,
-        "rule": scene.settings.rule,
-        "bytes_up": sum(reply.bytes_up for reply in replies),
-        "bytes_down": sum(reply.bytes_down for reply in replies),
-        "replies": {"accepted": sum(r.accepted for r in replies), "rejected": sum(not r.accepted for r in replies)},
-        **_gain(scene, scores),
-        **{arm: scores[arm].to_json() if arm in scores else None for arm in ARMS},
-        "validation": _validation(scene),
-    }
-    if scene.settings.passes:
-        summary["random_passes"] = {arm: _passes(scene, names) for arm, names in _names_of(scene).items()}
+    summary = (
+        describe(scene.settings)
+        | _counts(scene, seconds)
+        | {
+            "bytes_up": sum(reply.bytes_up for reply in replies),
+            "bytes_down": sum(reply.bytes_down for reply in replies),
+            "replies": {"accepted": sum(r.accepted for r in replies), "rejected": sum(not r.accepted for r in replies)},
+            "centralised_form": choose_centralised(folder),
+            "validation": _validation(folder),
+        }
+        | measured
+    )
     write_csv(folder / "rounds.csv", round_table(folder))
     write_csv(folder / "replies.csv", _reply_table(registry))
     write_csv(folder / "router_statistics.csv", _router_table(registry))
-    write_csv(folder / "arms.csv", _arm_table(scores))
-    write_for_people(folder / "arms", _arm_table(scores))
+    write_arms(folder, scores)
     _write_model(folder, scene.paths.models / f"{registry.newest_model()}.safetensors", scores["federated"])
     if scene.settings.tensorboard:
         write_tensorboard(folder / "tensorboard", scene.paths, round_table(folder))
@@ -79,10 +58,10 @@ def write_results(folder: Path, seconds: float) -> dict[str, Any]:
 def write_centralised_results(folder: Path, seconds: float) -> dict[str, Any]:
     """Write summary.json and model.safetensors of a run that only trained centrally; returns the summary."""
     scene = open_scene(folder)
-    scored = _score(scene, ["all_data"], "test")
-    summary = _common(scene, seconds) | {"all_data": scored.to_json()}
+    scored = arm_answers([folder])["all_data"].score()
+    summary = _what(scene.settings) | _counts(scene, seconds) | {"all_data": scored.to_json()}
     if scene.settings.passes:
-        summary["random_passes"] = {"all_data": _passes(scene, ["all_data"])}
+        summary["random_passes"] = random_passes([folder], scene.settings.passes)
     _write_model(folder, scene.paths.arm("all_data"), scored)
     if scene.settings.tensorboard:
         write_tensorboard(folder / "tensorboard", scene.paths, [])
@@ -90,15 +69,47 @@ def write_centralised_results(folder: Path, seconds: float) -> dict[str, Any]:
     return summary
 
 
-def _common(scene: Scene, seconds: float) -> dict[str, Any]:
+def describe(settings: SimulationSettings) -> dict[str, Any]:
+    """What a summary says of its run before anything is measured."""
+    return _what(settings) | {
+        "rounds": settings.rounds,
+        "cohort": settings.cohort,
+        "train": settings.train,
+        "rule": settings.rule,
+    }
+
+
+def measure(folders: Sequence[Path], settings: SimulationSettings) -> tuple[dict[str, Scores], dict[str, Any]]:
+    """The scores of every arm on the test parts of these runs together, and what a summary says of them."""
+    answers = arm_answers(folders)
+    scores = {arm: said.score() for arm, said in answers.items()}
+    measured = gain(answers, settings.seed) | {arm: scores[arm].to_json() if arm in scores else None for arm in ARMS}
+    if settings.passes:
+        measured["random_passes"] = random_passes(folders, settings.passes)
+    return scores, measured
+
+
+def write_arms(folder: Path, scores: Mapping[str, Scores]) -> None:
+    """Write the table of arms for programs and for people."""
+    write_csv(folder / "arms.csv", _arm_table(scores))
+    write_for_people(folder / "arms", _arm_table(scores))
+
+
+def _what(settings: SimulationSettings) -> dict[str, Any]:
     return {
-        "model": scene.settings.model,
-        "data": scene.settings.data or "synthetic",
-        "protocol": scene.settings.protocol,
+        "model": settings.model,
+        "data": settings.data or "synthetic",
+        "protocol": settings.protocol,
+        "fold": settings.fold,
         "chance": 1 / len(EMOTIONS),
+        "seed": settings.seed,
+    }
+
+
+def _counts(scene: Scene, seconds: float) -> dict[str, Any]:
+    return {
         "subjects": {part: len(scene.subjects(part)) for part in PARTS},
         "clips": {part: len(scene.indices(part)) for part in PARTS},
-        "seed": scene.settings.seed,
         "seconds": round(seconds, 1),
     }
 
@@ -112,14 +123,12 @@ def _write_model(folder: Path, path: Path, scored: Scores) -> None:
 
 def round_table(folder: Path) -> list[dict[str, Any]]:
     """One row per round: what it did, what it cost, what its model scores on validation."""
-    scene, registry = open_scene(folder), open_registry(folder)
+    registry = open_registry(folder)
     rows = []
     for row in registry.rounds():
         replies = registry.replies(row.id)
         accepted = [reply for reply in replies if reply.accepted]
-        scored = None
-        if row.state == PUBLISHED and scene.paths.predictions(f"round-{row.number}", "validation").exists():
-            scored = _score(scene, [f"round-{row.number}"], "validation")
+        scored = validation_score(folder, f"round-{row.number}") if row.state == PUBLISHED else None
         rows.append(
             {
                 "round": row.number,
@@ -142,99 +151,13 @@ def round_table(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def validation_score(folder: Path, name: str) -> Scores | None:
-    """What a model scored on the validation part, if it was evaluated there."""
-    scene = open_scene(folder)
-    return _score(scene, [name], "validation") if scene.paths.predictions(name, "validation").exists() else None
-
-
-def _validation(scene: Scene) -> dict[str, dict[str, float]]:
+def _validation(folder: Path) -> dict[str, dict[str, float]]:
     """WAR and UAR on the validation part of the centrally trained models that were evaluated there."""
-    found = {arm: validation_score(scene.paths.folder, arm) for arm in ("base", *CENTRALISED, "all_data")}
+    found = {arm: validation_score(folder, arm) for arm in ("base", *CENTRALISED, "all_data")}
     return {arm: {"war": scored.war, "uar": scored.uar} for arm, scored in found.items() if scored}
 
 
-def _names_of(scene: Scene) -> dict[str, list[str]]:
-    """Which prediction files make up each arm on the test part; an arm that was not run is absent."""
-    local = [f"local-{subject}" for subject in scene.subjects("clients")]
-    names = {
-        "base": ["base"],
-        "federated": [f"round-{scene.settings.rounds}"],
-        "centralised": [choose_centralised(scene.paths.folder) or CENTRALISED[0]],
-        "local": local,
-        "all_data": ["all_data"],
-    }
-    return {
-        arm: group for arm, group in names.items() if all(scene.paths.predictions(n, "test").exists() for n in group)
-    }
-
-
-def _expected(scene: Scene, names: list[str], part: str) -> tuple[Predictions, NDArray[np.float64]]:
-    """Expected predictions (N, 7), the mean over the models of an arm."""
-    said = [read_predictions(scene.paths.predictions(name, part)) for name in names]
-    return said[0], np.mean([one.predicted() for one in said], axis=0)
-
-
-def _score(scene: Scene, names: list[str], part: str) -> Scores:
-    said, expected = _expected(scene, names, part)
-    subjects, lightings = _who(scene, said)
-    softmax = said.mean_softmax() if len(names) == 1 else None
-    published = scene.settings.protocol == "published"
-    return score(said.labels, expected, subjects, lightings, mean_softmax=softmax, published=published)
-
-
-def _who(scene: Scene, said: Predictions) -> tuple[list[str], list[str]]:
-    records = {record.name: record for record in scene.clips.records}
-    return [records[name].subject for name in said.names], [records[name].lighting for name in said.names]
-
-
-def _gain(scene: Scene, scores: dict[str, Scores]) -> dict[str, Any]:
-    """The recovered gain, and whether this setting can say anything about it (paired 95 % intervals over subjects)."""
-    names, seed = _names_of(scene), scene.settings.seed
-    said, _ = _expected(scene, names["base"], "test")
-    subjects, _ = _who(scene, said)
-    rows = np.arange(len(said.labels))
-    correct = {arm: _expected(scene, group, "test")[1][rows, said.labels] for arm, group in names.items()}  # (N,) each
-    differences = {
-        f"{arm} - base": paired_difference(correct[arm][None], correct["base"][None], subjects, seed=seed)._asdict()
-        for arm in names
-        if arm != "base"
-    }
-    if "centralised" not in names:
-        return {"recovered_gain": None, "informative": None, "differences": differences}
-    upper = differences["centralised - base"]
-    triple = (correct["base"], correct["federated"], correct["centralised"])
-    return {
-        "recovered_gain": recovered_gain(scores["base"].war, scores["federated"].war, scores["centralised"].war),
-        "recovered_gain_interval": recovered_gain_interval(*triple, subjects, seed=seed),
-        "informative": bool(upper["estimate"] >= INFORMATIVE_GAIN and upper["low"] > 0),
-        "centralised_form": choose_centralised(scene.paths.folder),
-        "differences": differences,
-    }
-
-
-def _passes(scene: Scene, names: list[str]) -> dict[str, float]:
-    """The published protocol: mean and standard deviation of WAR and UAR over random passes."""
-    said, _ = _expected(scene, names, "test")
-    lengths = {record.name: record.n_frames for record in scene.clips.records}
-    subjects, lightings = _who(scene, said)
-    war, uar = [], []
-    for number in range(scene.settings.passes):
-        for name in names:
-            one = read_predictions(scene.paths.predictions(name, "test"))
-            drawn = one.random_pass(scene.settings.seed, number, tuple(lengths[clip] for clip in one.names))
-            scored = score(one.labels, drawn, subjects, lightings)
-            war.append(scored.war)
-            uar.append(scored.uar)
-    return {
-        "war": statistics.mean(war),
-        "war_sd": statistics.pstdev(war),
-        "uar": statistics.mean(uar),
-        "uar_sd": statistics.pstdev(uar),
-    }
-
-
-def _arm_table(scores: dict[str, Scores]) -> list[dict[str, Any]]:
+def _arm_table(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
     return [
         {
             "arm": arm,

@@ -10,6 +10,7 @@ import time
 
 from rich.console import Console
 
+from mcoe_model.errors import SettingsError
 from simulations import experiment
 from simulations.arms import evaluate_model, train_all_data
 from simulations.command import command, make_parser, read_request
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     request = read_request(parser, arguments)
     if request is None:
         return
+    if request.settings.fold == "all":
+        raise SettingsError(["--fold all needs see_by_subject.py: one model learns from one fold's subjects"])
     started = time.monotonic()
     display, paths = Display(Console(stderr=request.as_json)), Paths(request.folder)
     with display.live():

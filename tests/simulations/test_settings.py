@@ -10,7 +10,7 @@ from simulations.settings import SimulationSettings, make_settings, read_toml
 
 def test_all_faults_are_reported_together():
     with pytest.raises(SettingsError) as caught:
-        SimulationSettings(model="resnet", rounds=0, cohort="most", rule="vote", lr=-1.0, fold=7, subjects=0)
+        SimulationSettings(model="resnet", rounds=0, cohort="most", rule="vote", lr=-1.0, fold="7", subjects=0)
     said = str(caught.value)
     for flag in ("--model", "--rounds", "--cohort", "--rule", "learning rate", "--fold", "subjects"):
         assert flag in said
