@@ -15,18 +15,35 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.common.serde import context_from_proto
+from flwr.proto.node_pb2 import Node as FlowerNode
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    pull_and_inflate_object_from_tree,
+)
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -34,8 +51,9 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.retry import RetryInvoker, constant
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.cli.flower_supernode import flower_supernode
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
 from mcoe_model.files import write_bytes
 from mcoe_model.workers import end_with_parent
@@ -49,6 +67,8 @@ QUIET = {
 #: Seconds between two starts of a SuperNode. A server goes on believing for a minute that a killed one is online and
 #: turns its successor away, so this is tried for longer than that.
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 15.0)
+#: Seconds without any part of a message after which its task is given up.
+STALLED_S = 60.0
 #: Seconds between two looks for a task.
 POLL_S = 0.2
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
@@ -137,7 +157,7 @@ class Node:
 
     def _run_task(self, address: str, token: str) -> None:
         with _task(address, token) as client:
-            message, context, _, _ = pull_task_input(client)
+            message, context = _pull_input(client)
             status, details = SubStatus.COMPLETED, ""
             try:
                 reply = self._app(message, context)
@@ -160,6 +180,39 @@ def _task(address: str, token: str) -> Iterator[RuntimeHttpClient]:
             yield client
         finally:
             heartbeat.stop()
+
+
+def _pull_input(client: RuntimeHttpClient) -> tuple[Message, Context]:
+    """The task's message and context. Raises ObjectPullError when no part of the message has arrived for STALLED_S.
+
+    The SuperNode may still be fetching the message, or have given up on it because its run has ended: it does not say.
+    """
+    given = client.PullTaskInput(PullTaskInputRequest())
+    context = context_from_proto(given.context)
+    TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
+    TaskIdentity.node_id = context.node_id
+    tree = client.PullMessages(PullAppMessagesRequest()).message_object_trees[0]
+    node = FlowerNode(node_id=context.node_id)
+    pull = make_pull_object_fn_protobuf(client.PullObject, node, context.run_id)
+    arrived = time.monotonic()
+
+    def pull_or_stall(object_id: str) -> bytes:
+        nonlocal arrived
+        try:
+            content = pull(object_id)
+        except ObjectUnavailableError as fault:
+            if time.monotonic() - arrived > STALLED_S:
+                raise ObjectPullError(object_id, f"nothing arrived for {STALLED_S:.0f} s") from fault
+            raise
+        arrived = time.monotonic()
+        return content
+
+    confirm = make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, context.run_id)
+    message = pull_and_inflate_object_from_tree(
+        tree, pull_or_stall, confirm, return_type=Message, initial_backoff=0.05, backoff_cap=1.0
+    )
+    message.metadata.__dict__["_message_id"] = tree.object_id
+    return message, context
 
 
 def _beat(client: RuntimeHttpClient) -> bool:
