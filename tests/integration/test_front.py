@@ -560,7 +560,8 @@ def test_flowers_database_is_made_again_from_the_registry(front: Front) -> None:
     """Deleted while the server is down: who is a member may connect, who is not may not, and a round takes place."""
     server, process = front.server, front.server.process
     assert process is not None
-    client = Client(server, front.folder / "learner", front.data, "001", "learner")
+    client = Client(front.folder / "learner", front.data, "001", "learner")
+    client.enrol(server)
     members = {row.id: row.public_key for row in front.fleet.registry.clients() if row.state == "enrolled"}
     assert "learner" in members
     assert process.end(seconds=60) == ExitCode.OK
