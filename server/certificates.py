@@ -83,6 +83,12 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise DataInvalid(f"{path} is no certificate ({fault}); restore it from a backup") from fault
 
 
+def names_of(certificate: x509.Certificate) -> list[str]:
+    """The host names and addresses that a server certificate is for."""
+    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in found]
+
+
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of the certificate, 64 hex digits: what an invitation names the authority by."""
     return certificate.fingerprint(hashes.SHA256()).hex()

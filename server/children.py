@@ -39,6 +39,8 @@ from server.superlink.run import run_grid
 
 #: Seconds between two questions to a node that stays online: how many clips it has, what its outbox holds.
 ASK_AGAIN_S = 60.0
+#: Seconds after which a question counts as lost: a client answers only once its training is done.
+LOST_S = 900.0
 
 log = logging.getLogger("mcoe")
 
@@ -117,6 +119,7 @@ def run_coordinator(paths: ServerPaths, settings: ServerSettings) -> None:
             fleet.registry.client_of_node,
             news=lambda check_in: news_for(fleet.registry, check_in),
             again_s=ASK_AGAIN_S,
+            lost_s=LOST_S,
         )
         policy = Policy(
             rounds=0,

@@ -26,6 +26,8 @@ class Present:
 class Presence:
     """Keeps track of who is online. ``again_s``: a node that stays online is asked again after this many seconds.
 
+    ``lost_s``: a question without an answer is given up after so many: long enough for a client that trains meanwhile.
+
     ``identify`` says which client a node is, or None for a node that may not take part; what the node says itself must
     agree. Without it, a node is who it says, as in a simulation. ``news`` says what became of a check-in's updates.
     """
@@ -35,6 +37,7 @@ class Presence:
     identify: Callable[[int], str | None] | None = None
     news: Callable[[CheckIn], OutboxNews] = lambda check_in: OutboxNews()
     again_s: float = math.inf
+    lost_s: float = math.inf
     clients: dict[str, Present] = field(default_factory=dict)
     _asked: dict[int, float] = field(default_factory=dict)
     _questions: dict[str, int] = field(default_factory=dict)
@@ -50,7 +53,8 @@ class Presence:
         now = time.monotonic()
         self._asked = {node: when for node, when in self._asked.items() if node in online}
         self.clients = {client: present for client, present in self.clients.items() if present.node in online}
-        self._questions = {question: node for question, node in self._questions.items() if node in online}
+        lost = {node for node, when in self._asked.items() if now - when >= self.lost_s}
+        self._questions = {q: node for q, node in self._questions.items() if node in online and node not in lost}
         due = [node for node in sorted(online) if now - self._asked.get(node, -math.inf) >= self.again_s]
         new = [node for node in sorted(online) if node not in self._asked]
         for node in sorted({*due, *new} - set(self._questions.values())):

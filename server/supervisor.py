@@ -19,7 +19,7 @@ from pathlib import Path
 from server.settings import ServerPaths
 from server.superlink import QUIET
 
-#: Children in the order in which they are started; they end in the other order.
+#: Children in the order in which they are started.
 KINDS = ("superlink", "coordinator", "dashboard")
 #: Seconds before a child is started again, by how often it ended soon after its start.
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -89,13 +89,16 @@ class Supervisor:
         return self._paths.logs / f"{kind}.log"
 
     def _end(self) -> None:
-        for child in reversed(self._children):  # the coordinator ends its run while there is a SuperLink
-            process = child.process
-            if process is None:
-                continue
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """The SuperLink ends last: meanwhile the coordinator ends its run there."""
+        by_kind = {child.kind: child.process for child in self._children if child.process is not None}
+        last = by_kind.pop("superlink", None)
+        for group in (list(by_kind.values()), [last] if last else []):
+            for process in group:
+                process.send_signal(signal.SIGTERM)
+            ends = time.monotonic() + GRACE_S
+            for process in group:
+                try:
+                    process.wait(max(0.0, ends - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()

@@ -13,7 +13,7 @@ import typer
 from mcoe_model.errors import DataMissing
 from server.backup import backup as make_backup
 from server.backup import restore as put_back
-from server.certificates import days_left, make_server_certificate, read_certificate
+from server.certificates import days_left, make_server_certificate, names_of, read_certificate
 from server.cli.common import DEFAULT_FOLDER, AsJson, Folder, say, show, told
 from server.doctor import CHECKS, Finding, Premises, examine
 from server.registry.database import connect, open_database, schema_of
@@ -104,13 +104,17 @@ def upgrade(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
 @certificates.command(epilog="Example:  mcoe-server certificates renew --name fleet.example.org")
 @told
 def renew(
-    name: Annotated[list[str] | None, typer.Option(help="Host name or address by which wearables reach it.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="A further host name or address of the server.")] = None,
     folder: Folder = DEFAULT_FOLDER,
     as_json: AsJson = False,
 ) -> None:
-    """A new server certificate from the same authority: no wearable has to do anything. Restart the server then."""
+    """A new server certificate for the names of the old one, from the same authority: no wearable has to do anything.
+
+    Restart the server then.
+    """
     paths, _ = settled(folder)
-    make_server_certificate(paths.certificates, [*(name or []), "localhost", "127.0.0.1"])
+    before = names_of(read_certificate(paths.certificates / "server.crt"))
+    make_server_certificate(paths.certificates, list(dict.fromkeys([*(name or []), *before])))
     left = days_left(read_certificate(paths.certificates / "server.crt"), datetime.datetime.now(datetime.UTC))
     say({"days": round(left)}, as_json, f"the new certificate lasts {left:.0f} days; restart the server")
 

@@ -17,7 +17,7 @@ from mcoe_model.errors import ExitCode
 from mcoe_model.invitation import Invitation
 from mcoe_model.model_file import file_sha256, write_model
 from mcoe_model.signed_request import public_pem
-from server.certificates import fingerprint, read_certificate
+from server.certificates import fingerprint, names_of, read_certificate
 from server.cli import app
 
 
@@ -164,6 +164,8 @@ def test_the_certificate_is_renewed_by_the_same_authority(folder: Folder) -> Non
     assert folder.ask("certificates", "renew", "--name", "new.example.org")["days"] == 365
     assert (certificates / "ca.crt").read_bytes() == before["ca.crt"]
     assert (certificates / "server.crt").read_bytes() != before["server.crt"]
+    names = set(names_of(read_certificate(certificates / "server.crt")))
+    assert names == {"new.example.org", "fleet.example.org", "10.0.0.5", "localhost", "127.0.0.1"}
 
 
 def test_the_database_is_brought_to_the_newest_schema(folder: Folder) -> None:
