@@ -70,11 +70,11 @@ def choose_centralised(folder: Path) -> str | None:
     return max(scores, key=lambda arm: (scores[arm].war, arm == CENTRALISED[0]), default=None)
 
 
-def validation_score(folder: Path, name: str) -> Scores | None:
-    """What a model scored on the validation part, if it was evaluated there."""
+def validation_score(folder: Path, *names: str) -> Scores | None:
+    """What a model, or the mean of several, scored on the validation part, if they were evaluated there."""
     scene = open_scene(folder)
-    there = scene.paths.predictions(name, "validation").exists()
-    return _answers(scene, [name], "validation").score() if there else None
+    there = all(scene.paths.predictions(name, "validation").exists() for name in names)
+    return _answers(scene, names, "validation").score() if there else None
 
 
 def gain(answers: Mapping[str, Answers], seed: int) -> dict[str, Any]:

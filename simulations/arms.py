@@ -58,7 +58,7 @@ def train_centralised(folder: Path, arm: str, progress: Progress = silent) -> No
     scene = open_scene(folder)
     clients = len(scene.subjects("clients"))
     recipe = replace(
-        scene.settings.client_recipe,
+        scene.client_recipe("centralised"),
         epochs=presentations(scene.settings, clients),
         schedule=scene.settings.schedule,
     )
@@ -70,15 +70,15 @@ def train_centralised(folder: Path, arm: str, progress: Progress = silent) -> No
     _write(scene, arm, model, "centralised fine-tuning", {"part": "clients"}, card)
 
 
-def evaluate_local(folder: Path, subject: str, progress: Progress = silent) -> None:
+def evaluate_local(folder: Path, subject: str, part: str, progress: Progress = silent) -> None:
     """One client alone: from the base on its own clips, at its presentations in the run; evaluated, not kept."""
     scene = open_scene(folder)
     name = f"local-{subject}"
     epochs = presentations(scene.settings, len(scene.subjects("clients")))
     model, card = load_model(scene.paths.base)
-    recipe = replace(scene.settings.client_recipe, epochs=epochs, schedule=scene.settings.schedule)
+    recipe = replace(scene.client_recipe("local"), epochs=epochs, schedule=scene.settings.schedule)
     _fine_tune(scene, name, model, card, scene.indices("clients", subject), recipe, progress)
-    _predict(scene, name, "test", model, card)
+    _predict(scene, name, part, model, card)
 
 
 def evaluate_model(folder: Path, name: str, part: str, path: Path, progress: Progress = silent) -> None:

@@ -34,6 +34,7 @@ class Display:
             console=console,
         )
         self._tasks: dict[str, Any] = {}
+        self._within = ""
 
     @contextmanager
     def live(self) -> Iterator[None]:
@@ -41,8 +42,18 @@ class Display:
         with self._bars:
             yield
 
+    @contextmanager
+    def within(self, name: str) -> Iterator[None]:
+        """Phases that begin in this block have the name before theirs."""
+        self._within = f"{name} "
+        try:
+            yield
+        finally:
+            self._within = ""
+
     def phase(self, name: str) -> Report:
         """A progress report that draws this phase's line."""
+        name = self._within + name
 
         def report(done: int, total: int, note: str = "") -> None:
             if name not in self._tasks:

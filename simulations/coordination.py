@@ -31,7 +31,7 @@ def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None], poll: f
     """Run every round that is not yet published, looking for replies every ``poll`` seconds. Raises RoundFailed."""
     scene = open_scene(folder)
     settings = RoundSettings(
-        fine_tune=scene.settings.client_recipe,
+        fine_tune=scene.client_recipe("federated"),
         train_mode=scene.settings.train,
         rule=scene.settings.rule,
         rule_settings=RuleSettings(faulty=scene.settings.faulty),

@@ -22,7 +22,15 @@ from rich.markup import escape
 
 from mcoe_model.data.cache import open_clips
 from mcoe_model.data.synthetic.writer import GENERATOR, write_see
-from mcoe_model.errors import DataMissing, McoeError, MissingExtra, ModelInvalid, OutputExists, TooFewSubjects
+from mcoe_model.errors import (
+    DataMissing,
+    McoeError,
+    MissingExtra,
+    ModelInvalid,
+    OutputExists,
+    RoundFailed,
+    TooFewSubjects,
+)
 from mcoe_model.files import read_json, write_json
 from mcoe_model.model_file import file_sha256, read_card
 from mcoe_model.workers import one_thread
@@ -41,6 +49,7 @@ from simulations.provenance import describe_data, new_run, utc_text
 from simulations.scene import Paths, cache_folder, open_scene
 from simulations.settings import SimulationSettings
 from simulations.summary import write_results
+from simulations.tuning import begin_trial, record
 
 CLIENT_APP = "simulations.flower_app:client_app"
 #: With `--baselines auto` the baselines run for presets of at most this many samples to train all of them on.
@@ -132,13 +141,17 @@ def run(folder: Path, display: Display) -> dict[str, Any]:
         running = _start_all_data(crew, folder)  # needs no base: it fills the workers meanwhile
         for future in base:
             future.result()
-        running += _start_baselines(crew, folder)
+        if len(scene.settings.rates) > 1:
+            _tune(crew, folder, display)
+        running += _start_baselines(crew, folder, "test")
         _run_rounds(crew, folder, display)
         for future in running:
             future.result()
         _evaluate(crew, folder)
     finally:
         crew.close()
+    if len(scene.settings.rates) == 1:
+        record(folder, {scene.settings.rates[0]: folder})
     summary = write_results(folder, time.monotonic() - started)
     done = {"base_sha256": file_sha256(scene.paths.base), "finished": utc_text()}
     write_json(scene.paths.run, read_json(scene.paths.run) | done)
@@ -156,8 +169,32 @@ def _start_all_data(crew: Crew, folder: Path) -> list[Future[None]]:
     return [crew.start("all data in one place", train_all_data, folder)]
 
 
-def _start_baselines(crew: Crew, folder: Path) -> list[Future[None]]:
-    """Start what needs the base and not the rounds."""
+def _tune(crew: Crew, folder: Path, display: Display) -> None:
+    """Try every learning rate of the grid and choose each arm's; a run that has chosen goes on at once."""
+    if read_json(Paths(folder).run)["tuning"]["arms"]:
+        return
+    rates = open_scene(folder).settings.rates
+    trials = {rate: begin_trial(folder, rate) for rate in rates}
+    for number, (rate, trial) in enumerate(trials.items(), 1):
+        name = f"{number}/{len(rates)}"
+        display.say(f"Trial {name}: learning rate {rate:g} for every arm, scored on the validation subjects")
+        with display.within(name):
+            running = _start_baselines(crew, trial, "validation")
+            try:
+                _run_rounds(crew, trial, display)
+            except RoundFailed as fault:  # a rate at which training diverges is a trial that is lost
+                display.say(f"[yellow]Trial {name}: federated training failed: {escape(str(fault))}[/yellow]")
+            for future in running:
+                future.result()
+            last = f"round-{open_scene(trial).settings.rounds}"
+            paths = {arm: Paths(trial).arm(arm) for arm in CENTRALISED} | {last: _published(trial).get(last)}
+            jobs = [(model, "validation", path) for model, path in paths.items() if path and path.exists()]
+            _evaluate_all(crew, trial, "evaluate on validation", jobs)
+    record(folder, trials)
+
+
+def _start_baselines(crew: Crew, folder: Path, part: str) -> list[Future[None]]:
+    """Start what needs the base and not the rounds; each client alone is evaluated on the part."""
     scene = open_scene(folder)
     if not _wants_baselines(scene.settings):
         return []
@@ -167,9 +204,9 @@ def _start_baselines(crew: Crew, folder: Path) -> list[Future[None]]:
         if not scene.paths.arm(arm).exists()
     ]
     alone = [
-        (evaluate_local, subject)
+        (evaluate_local, subject, part)
         for subject in scene.subjects("clients")
-        if not scene.paths.predictions(f"local-{subject}", "test").exists()
+        if not scene.paths.predictions(f"local-{subject}", part).exists()
     ]
     return jobs + (crew.start_each("each client alone", alone, folder) if alone else [])
 
@@ -209,16 +246,21 @@ def _watcher(rounds: int, display: Display) -> Callable[[Event], None]:
 def _evaluate(crew: Crew, folder: Path) -> None:
     """Predictions of rounds' models on validation (CURVE_POINTS of them), and of every arm's on validation and test."""
     scene = open_scene(folder)
-    published = [row for row in open_registry(folder).rounds() if row.state == PUBLISHED]
-    paths = {f"round-{row.number}": scene.paths.models / f"{row.published_sha256}.safetensors" for row in published}
+    paths = _published(folder)
     arms = {arm: scene.paths.arm(arm) for arm in ("base", *CENTRALISED, "all_data") if scene.paths.arm(arm).exists()}
     last = f"round-{scene.settings.rounds}"
-    step = math.ceil(len(published) / CURVE_POINTS)
+    step = math.ceil(len(paths) / CURVE_POINTS)
     curve = {name: path for number, (name, path) in enumerate(paths.items(), 1) if number % step == 0 or name == last}
     choosing = [(name, "validation", path) for name, path in {**arms, **curve}.items()]
     _evaluate_all(crew, folder, "evaluate on validation", choosing)
     arms = {arm: path for arm, path in arms.items() if arm not in CENTRALISED or arm == choose_centralised(folder)}
     _evaluate_all(crew, folder, "evaluate on test", [(n, "test", p) for n, p in {**arms, last: paths[last]}.items()])
+
+
+def _published(folder: Path) -> dict[str, Path]:
+    """The model of every round, in their order, by the name of its predictions."""
+    rows = [row for row in open_registry(folder).rounds() if row.state == PUBLISHED]
+    return {f"round-{row.number}": Paths(folder).models / f"{row.published_sha256}.safetensors" for row in rows}
 
 
 def _evaluate_all(crew: Crew, folder: Path, phase: str, wanted: list[tuple[str, str, Path]]) -> None:

@@ -42,6 +42,8 @@ def prepare(folder: Path, config: str) -> None:
               "set FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 before its first command to avoid that", flush=True)
     one_thread()
     settings = make_settings("quick", read_toml(Path(config)) if config else {}, {"engine": "ray"})
+    if settings.grid or settings.fold == "all":
+        raise SettingsError(["grid and fold = 'all' need see_by_subject.py: Flower runs the rounds of one trial"])
     display = LogDisplay(Console(soft_wrap=True))
     display.say(f"preparing a run in {folder}")
     experiment.begin_or_resume(settings, folder, display, resumed=False)

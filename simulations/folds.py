@@ -24,6 +24,7 @@ from simulations.scene import Paths, fold_folder, open_scene
 from simulations.settings import SimulationSettings
 from simulations.summary import describe, measure, round_table, write_arms
 from simulations.tables import write_csv
+from simulations.tuning import pool
 
 
 def begin_or_resume(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:
@@ -67,7 +68,8 @@ def run(settings: SimulationSettings, folder: Path, display: Display) -> dict[st
         base, federated = (100 * summary[arm]["war"] for arm in ("base", "federated"))
         display.say(f"Fold {number}: WAR {base:.1f} % (base), {federated:.1f} % (federated)")
     summary = _write_results(settings, folder, folders)
-    write_json(Paths(folder).run, read_json(Paths(folder).run) | {"finished": utc_text()})
+    done = {"tuning": summary["tuning"], "finished": utc_text()}
+    write_json(Paths(folder).run, read_json(Paths(folder).run) | done)
     return summary
 
 
@@ -89,6 +91,7 @@ def _write_results(settings: SimulationSettings, folder: Path, folders: Sequence
             "replies": {key: sum(one["replies"][key] for one in found) for key in ("accepted", "rejected")},
             "centralised_form": forms.pop() if len(forms) == 1 else "each fold's own",
             "validation": _mean_validation([one["validation"] for one in found]),
+            "tuning": pool([one["tuning"] for one in found]),
         }
         | measured
         | {"folds": [_headline(one, within.name) for one, within in zip(found, folders, strict=True)]}

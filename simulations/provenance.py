@@ -15,6 +15,7 @@ from typing import Any
 from mcoe_model.data.cache import Clips
 from simulations.parts import Parts, subject_overlap
 from simulations.settings import SimulationSettings
+from simulations.tuning import declared
 
 _PACKAGES = ("mcoe", "torch", "numpy", "flwr", "pillow", "safetensors", "sqlalchemy")
 _REPOSITORY = Path(__file__).parent.parent
@@ -32,8 +33,7 @@ def new_run(settings: SimulationSettings) -> dict[str, Any]:
         "machine": {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()},
         "threads_per_worker": 1,
         "device": "cpu",
-        "tuning": "none: one trial for every arm, with the settings above; only the batch size of `centralised` is "
-        "chosen, on the validation part",
+        "tuning": declared(settings),
     }
 
 

@@ -24,6 +24,7 @@ from simulations.coordination import open_registry
 from simulations.plots import ARM_STYLES
 from simulations.scene import Paths, fold_folder
 from simulations.settings import SimulationSettings
+from simulations.tuning import edge_notes
 from simulations.words import percent, rounded
 
 #: A difference of less than this is none that matters (in WAR).
@@ -77,6 +78,8 @@ def _content(folder: Path) -> dict[str, Any]:
         "by_subject": _by_subject(arm_answers(folders), summary),
         "experts": None if folds else report_rounds.experts(folder, summary["subjects"]["clients"]),
         "rejected": report_rounds.rejected(folders),
+        "tuning": summary["tuning"],
+        "edge_notes": edge_notes(summary["tuning"]),
         "provenance": _provenance(folders, run, summary),
     }
 
@@ -170,7 +173,7 @@ def _by_subject(answers: Mapping[str, Answers], summary: Mapping[str, Any]) -> d
 def _provenance(folders: Sequence[Path], run: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the run was made with, as names and values."""
     machine = run["machine"]
-    commit = run["commit"] or "not in a repository"
+    commit, grid = run["commit"] or "not in a repository", run["tuning"]["grid"]
     return [
         ("started", run["started"]),
         ("took", f"{rounded(summary['seconds'])} s, since it was last started"),
@@ -186,7 +189,8 @@ def _provenance(folders: Sequence[Path], run: Mapping[str, Any], summary: Mappin
         ("machine", ", ".join(str(value) for value in (machine["system"], machine["processor"]) if value)
          + f", {machine['cpus']} processors"),
         ("device", f"{run['device']}, {run['threads_per_worker']} thread per worker"),
-        ("tuning trials", run["tuning"]),
+        ("tuning trials", f"{len(grid)} for every arm, learning rate{'s' if len(grid) > 1 else ''} "
+         + ", ".join(f"{rate:g}" for rate in grid)),
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mcoe_model.errors import NotResumable
 from mcoe_model.files import read_json
 from mcoe_model.learning.features import cached_features
 from mcoe_model.learning.samples import FeatureSamples, PictureSamples, Samples, encode_clips, measure_normalisation
+from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.model_file import SEE_NORMALISATION, ModelCard, Normalisation
 from mcoe_model.networks import MCOENet
 from simulations.parts import Parts
@@ -99,6 +100,12 @@ class Scene:
         if self.settings.protocol == "published":
             return SEE_NORMALISATION
         return measure_normalisation(self.clips, self.indices("base"))
+
+    def client_recipe(self, arm: str) -> FineTuneSettings:
+        """How an arm trains on clients' clips: at the learning rate that tuning chose for it, if it has."""
+        tuned = read_json(self.paths.run)["tuning"]["arms"].get(arm)
+        recipe = self.settings.client_recipe
+        return replace(recipe, learning_rate=tuned["chosen"]) if tuned else recipe
 
     def training_samples(self, model: MCOENet, card: ModelCard, indices: Iterable[int]) -> Samples:
         """Clips to fine-tune on: features of the frozen backbones for `head`, pictures for `full`."""

@@ -15,6 +15,7 @@ from simulations.answers import ARMS
 from simulations.command import command, make_parser, read_request
 from simulations.console import Display
 from simulations.settings import SimulationSettings
+from simulations.tuning import edge_notes
 
 EXAMPLES = """
 Examples:
@@ -28,6 +29,8 @@ Examples:
   python simulations/see_by_subject.py --resume runs/median     # go on after a kill or Ctrl-C
 
   python simulations/see_by_subject.py --fold all               # every fold in turn: every subject is tested once
+
+  python simulations/see_by_subject.py --grid 3e-4,1e-3,3e-3    # each arm at its own best learning rate
 
   python simulations/see_by_subject.py --print-config > my.toml && python simulations/see_by_subject.py --config my.toml
 """
@@ -53,6 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
             path = report.write_report(folder)
     display.console.print(_table(summary))
     display.console.print(_verdict(summary))
+    for note in edge_notes(summary["tuning"]):
+        display.console.print(f"[yellow]{note}[/yellow]")
     display.console.print(f"Open the report: [bold]{path}[/bold]", soft_wrap=True)
     if request.as_json:
         print(json.dumps(summary))

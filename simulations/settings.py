@@ -54,6 +54,7 @@ class SimulationSettings:
     local_epochs: int = _setting(1, "epochs on a client in one round")
     batch_size: int = _setting(8, "batch size on a client")
     lr: float = _setting(1e-3, "learning rate on a client")
+    grid: str = _setting("", "learning rates to try in place of --lr, such as 3e-4,1e-3,3e-3; each arm takes its best")
     schedule: Schedule = _setting("step", "learning rate over the rounds: constant, step (x 0.94 a round) or cosine")
     train: TrainMode = _setting("full", "head (frozen backbones, cached features) or full")
     rule: str = _setting("weighted-mean", f"aggregation rule: {', '.join(SIMULATED_RULES)}")
@@ -101,7 +102,7 @@ class SimulationSettings:
             found.append(f"--cohort must be 'all', a whole number or a share between 0 and 1, not {self.cohort!r}")
         if self.size and not 16 <= self.size <= 512:
             found.append(f"--size must be 0 (the model's own) or between 16 and 512 pixels, not {self.size}")
-        for build in (self._fine_tune, self._synthetic):
+        for build in (lambda: self.rates, self._fine_tune, self._synthetic):
             try:
                 build()
             except SettingsError as fault:
@@ -131,6 +132,19 @@ class SimulationSettings:
         """The synthetic data set to make, or None when ``data`` names a real one."""
         return self._synthetic()
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates that are tried on a client, ascending: the grid, or the one. Raises SettingsError."""
+        if not self.grid:
+            return (self.lr,)
+        try:
+            rates = sorted(float(text) for text in self.grid.split(","))
+        except ValueError as fault:
+            raise SettingsError([f"--grid must be learning rates with commas between, not {self.grid!r}"]) from fault
+        if len(set(rates)) != len(rates) or not all(0 < rate <= 1 for rate in rates):
+            raise SettingsError([f"--grid must be different learning rates above 0 and at most 1, not {self.grid!r}"])
+        return tuple(rates)
+
     def of_folds(self) -> tuple[SimulationSettings, ...]:
         """The settings of each run that these ask for: one for every fold with ``all``, else these alone."""
         if self.fold != "all":
@@ -149,9 +163,13 @@ class SimulationSettings:
 
     @property
     def client_recipe(self) -> FineTuneSettings:
-        """How a client trains in one round: pictures can be augmented, cached features cannot."""
+        """How a client trains in one round: pictures can be augmented, cached features cannot.
+
+        At the first learning rate, where a grid has several: a run looks up what it has chosen (``Scene``).
+        """
         return dataclasses.replace(
             self._fine_tune(),
+            learning_rate=self.rates[0],
             # A client's batches show one person under one light: statistics learned from them fit nobody else.
             batch_norm="running" if self.base == "scratch" else "frozen",
             augment=self.train == "full" and self.protocol != "published",

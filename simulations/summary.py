@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mcoe_model.files import write_json
+from mcoe_model.files import read_json, write_json
 from mcoe_model.learning.metrics import Scores
 from mcoe_model.model_file import read_model, write_model
 from mcoe_model.names import EMOTIONS
@@ -41,6 +41,7 @@ def write_results(folder: Path, seconds: float) -> dict[str, Any]:
             "replies": {"accepted": sum(r.accepted for r in replies), "rejected": sum(not r.accepted for r in replies)},
             "centralised_form": choose_centralised(folder),
             "validation": _validation(folder),
+            "tuning": read_json(scene.paths.run)["tuning"],
         }
         | measured
     )

@@ -32,7 +32,7 @@ Examples:
 
 #: Settings that only mean something with clients.
 OF_ROUNDS = (
-    *("base", "rounds", "cohort", "local_epochs", "batch_size", "lr", "schedule"),
+    *("base", "rounds", "cohort", "local_epochs", "batch_size", "lr", "grid", "schedule"),
     *("train", "rule", "faulty", "engine", "baselines"),
 )
 

@@ -52,6 +52,29 @@ def test_a_missing_file_and_one_that_is_not_toml_are_refused(tmp_path):
         read_toml(tmp_path / "bad.toml")
 
 
+@pytest.mark.parametrize(("grid", "rates"), [("", (0.5,)), ("1e-2", (0.01,)), ("1e-2, 1e-3,0.1", (0.001, 0.01, 0.1))])
+def test_a_grid_stands_in_place_of_the_one_rate(grid, rates):
+    assert SimulationSettings(lr=0.5, grid=grid).rates == rates
+
+
+@pytest.mark.parametrize("grid", [",", "fast", "1e-3,1e-3", "0,1e-3", "1e-3,2", "nan", "1e-3;1e-2"])
+def test_grids_that_mean_nothing_are_refused(grid):
+    with pytest.raises(SettingsError, match="--grid"):
+        SimulationSettings(grid=grid)
+
+
+@pytest.mark.parametrize("fold", ["5", "-1", "some", ""])
+def test_folds_that_there_are_not_are_refused(fold):
+    with pytest.raises(SettingsError, match="--fold"):
+        SimulationSettings(fold=fold)
+
+
+def test_all_folds_are_the_settings_of_each():
+    settings = SimulationSettings(fold="all", folds=3)
+    assert [one.fold for one in settings.of_folds()] == ["0", "1", "2"]
+    assert SimulationSettings(fold="2").of_folds() == (SimulationSettings(fold="2"),)
+
+
 @pytest.mark.parametrize("cohort", ["all", "3", "0.5", "1"])
 def test_cohorts_that_mean_something_are_accepted(cohort):
     assert SimulationSettings(cohort=cohort).cohort == cohort
