@@ -96,10 +96,11 @@ def edge_notes(tuning: Mapping[str, Any]) -> list[str]:
     notes = []
     for arm, found in tuning["arms"].items():
         values = found["add"] if isinstance(found["add"], list) else [found["add"]]
-        for value in sorted({value for value in values if value is not None}):
-            where = f"in {values.count(value)} of {len(values)} folds " if len(values) > 1 else ""
-            notes.append(f"The best learning rate of the arm {arm} is {where}at the edge of the grid: "
-                         f"add {value:g} to --grid.")
+        beyond = [value for value in values if value is not None]
+        if beyond:
+            where = f" in {len(beyond)} of {len(values)} folds" if len(values) > 1 else ""
+            add = " and ".join(f"{value:g}" for value in sorted(set(beyond)))
+            notes.append(f"The best learning rate of the arm {arm} is at the edge of the grid{where}: add {add} to it.")
     return notes
 
 

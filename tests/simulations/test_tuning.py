@@ -169,6 +169,5 @@ def test_folds_choose_for_themselves_and_are_pooled():
     assert local["chosen"] == [0.1, 0.01, 0.1]
     assert [trial["validation_war"] for trial in local["trials"]] == [0.25, 0.25]
     assert edge_notes(pooled) == [
-        "The best learning rate of the arm local is in 1 of 3 folds at the edge of the grid: add 0.001 to --grid.",
-        "The best learning rate of the arm local is in 2 of 3 folds at the edge of the grid: add 1 to --grid.",
+        "The best learning rate of the arm local is at the edge of the grid in 3 of 3 folds: add 0.001 and 1 to it."
     ]
