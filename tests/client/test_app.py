@@ -10,7 +10,13 @@ from client.app import CANNOT_DO, make_client_app
 from mcoe_model.protocol import CheckIn
 from mcoe_model.tensors import STYPE, pack, unpack
 from server.acceptance import Accepted, Reply, judge
-from server.superlink.messages import SERVER_NODE_ID, assign_message_id, identify_process, message_from_bytes, message_to_bytes
+from server.superlink.messages import (
+    SERVER_NODE_ID,
+    assign_message_id,
+    identify_process,
+    message_from_bytes,
+    message_to_bytes,
+)
 
 APP = make_client_app(lambda context: ToyStore(str(context.node_config["client"]), int(context.node_config["clips"])))
 

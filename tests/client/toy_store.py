@@ -87,4 +87,5 @@ class ToyStore:
             made = 0.3 * random.normal(size=(2, 20, size)) + centres[label]
             return {(m, "any"): made[i].astype(np.float32) for i, m in enumerate(("frame", "event"))}
 
-        return FeatureSamples(self.clip_names(), labels.astype(np.int64), tuple(features(int(label)) for label in labels))
+        clips = tuple(features(int(label)) for label in labels)
+        return FeatureSamples(self.clip_names(), labels.astype(np.int64), clips)
