@@ -89,7 +89,7 @@ class RoundSettings:
     def from_stored(stored: Mapping[str, Any]) -> RoundSettings:
         """The settings that a round was opened with, as its row holds them."""
         fine_tune, rule = FineTuneSettings(**stored["fine_tune"]), RuleSettings(**stored["rule_settings"])
-        private = PrivateMode(**stored["private"]) if stored["private"] else None
+        private = PrivateMode(**stored["private"]) if stored.get("private") else None
         return RoundSettings(**{**stored, "fine_tune": fine_tune, "rule_settings": rule, "private": private})
 
 
@@ -144,7 +144,7 @@ class RoundEngine:
     def resume(self) -> RoundInProgress | None:
         """The round that was under way when the last process ended, if any. Spools nobody needs are removed."""
         row = self.registry.unfinished_round()
-        kept = {past.spool_name for past in self.registry.rounds() if past.settings["keep_updates"]}
+        kept = {past.spool_name for past in self.registry.rounds() if past.settings.get("keep_updates")}
         for folder in self.spool.glob("round-*"):
             if folder.name not in kept | ({row.spool_name} if row else set()):
                 shutil.rmtree(folder)
