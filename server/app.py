@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,8 +22,10 @@ from server.acceptance import Accepted, Rejected, Reply
 from server.cohort import choose_cohort, cohort_size
 from server.presence import Presence, record
 from server.rounds import RoundEngine, RoundInProgress
-from server.superlink.messages import LOST
+from server.superlink.messages import is_lost
 
+#: A client whose message or reply was lost this often in a round is not asked in it again.
+LOSSES = 20
 #: A round of a run with an end that is abandoned this often in a row ends the run.
 ATTEMPTS = 3
 
@@ -170,6 +173,7 @@ class Coordinator:
         enough = math.ceil(round(len(current.row.cohort) / self.policy.over_select, 9))
         accepted = sum(reply.accepted for reply in self.engine.registry.replies(current.row.id))
         sent: dict[str, str] = {}
+        lost: Counter[str] = Counter()
         while waiting and accepted < enough and time.monotonic() < ends and not self.stopped.is_set():
             self.presence.refresh()
             for client in sorted(waiting - set(sent.values()))[: self.policy.max_in_flight - len(sent)]:
@@ -185,7 +189,8 @@ class Coordinator:
                 for reply in self.presence.grid.pull_messages([message_id]):
                     arrived = True
                     client = sent.pop(message_id)
-                    if reply.has_error() and reply.error.code in LOST:
+                    if reply.has_error() and is_lost(reply.error) and lost[client] < LOSSES:
+                        lost[client] += 1
                         self.presence.forget(client)
                         continue
                     waiting.discard(client)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
@@ -13,6 +13,15 @@ from flwr.supercore.task_identity import TaskIdentity
 SERVER_NODE_ID = 1
 #: Error codes by which Flower says that a message did not arrive or its reply is lost: the client may be asked again.
 LOST = frozenset({ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE})
+
+
+def is_lost(error: Error) -> bool:
+    """Whether an error tells of the courier and not of the client: Flower's own losses, or an actor of Ray's that died.
+
+    Ray's actors die with the process that started them, whose last act may be to report them.
+    """
+    reason = error.reason or ""
+    return error.code in LOST or (reason.startswith("<class 'ray.exceptions.") and "RayTaskError" not in reason[:60])
 
 
 def identify_process(*, run_id: int, node_id: int) -> None:

@@ -88,6 +88,7 @@ REASONS = {
     "raises": "client error: RuntimeError: the camera [/] fell off?and broke?",
     "error": "client error: not today",
     "error without a reason": "client error: no reason given",
+    "an actor that died": "client error: <class 'ray.exceptions.ActorDiedError'>",
     "nothing": "holds no record 'update'",
     "no update": "holds no record 'update'",
     "records of other kinds": "reply cannot be read",
@@ -201,6 +202,17 @@ def test_the_cohort_is_the_same_for_the_same_seed_and_changes_with_the_round(tmp
     assert first != cohorts("other seed", nodes, 8)
     assert len(set(first)) == 3
     assert all(len(cohort) == 4 and list(cohort) == sorted(cohort) for cohort in first)
+
+
+def test_a_reply_that_the_courier_lost_is_no_verdict_and_the_client_is_asked_again(
+    undisturbed: str, tmp_path: Path
+) -> None:
+    passing = [{**HONEST[0], "behaviour": "an actor that died", "mended-from-attempt": 3}, *HONEST[1:]]
+    fleet = Fleet(tmp_path, passing)
+    fleet.run()
+    assert fleet.asked().count("1 honest 0") == 3
+    assert [row.attempt for row in fleet.engine.registry.rounds()] == [1]
+    assert result(fleet) == undisturbed
 
 
 class Stop(Exception):

@@ -79,6 +79,9 @@ BEHAVIOURS: dict[str, Callable[[Reply, Message], Message]] = {
     "raises": raises,
     "error": lambda reply, request: Message(Error(7, "not today"), reply_to=request),
     "error without a reason": lambda reply, request: Message(Error(7), reply_to=request),
+    "an actor that died": lambda reply, request: Message(
+        Error(2, "<class 'ray.exceptions.ActorDiedError'>:<'The actor died'>"), reply_to=request
+    ),
     "nothing": lambda reply, request: Message(RecordDict(), reply_to=request),
     "no update": lambda reply, request: as_message(reply, request, update=None),
     "records of other kinds": lambda reply, request: as_message(
