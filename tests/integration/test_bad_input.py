@@ -74,7 +74,7 @@ def test_an_unknown_emotion(spoiled, tmp_path):
 def test_every_picture_torn(spoiled, tmp_path):
     for picture in spoiled.rglob("*.jpg"):
         picture.write_bytes(b"")
-    refused(tmp_path, ExitCode.DATA_INVALID, "--data", spoiled, *SHORT)
+    assert str(spoiled) in refused(tmp_path, ExitCode.DATA_INVALID, "--data", spoiled, *SHORT)
 
 
 def test_some_sequences_unusable_are_counted_named_and_left_out(spoiled, tmp_path):
@@ -89,7 +89,8 @@ def test_some_sequences_unusable_are_counted_named_and_left_out(spoiled, tmp_pat
 
 
 def test_fewer_subjects_than_the_split_needs(tmp_path):
-    refused(tmp_path, ExitCode.TOO_FEW_SUBJECTS, "--subjects", 3, "--sequences", 2, *SHORT)
+    said = refused(tmp_path, ExitCode.TOO_FEW_SUBJECTS, "--subjects", 3, "--sequences", 2, *SHORT)
+    assert "subjects" in said
 
 
 def test_fewer_clients_than_the_cohort(see, tmp_path):

@@ -169,6 +169,8 @@ def test_a_server_goes_on_where_it_was(fleet: Fleet) -> None:
     before = len(fleet.server.published())
     fleet.server.start(*FLAGS)
     fleet.server.wait_for_round(before + 2, seconds=240)
+    numbers = [row.number for row in fleet.server.published()]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_a_second_server_on_the_same_port_is_refused(fleet: Fleet) -> None:

@@ -69,8 +69,11 @@ def test_many_faults_are_counted():
 
 
 def test_batch_counters_may_be_absent():
-    state = {name: v for name, v in published_state(another(1)).items() if not name.endswith("num_batches_tracked")}
-    from_published(state, another(2), label_order=EMOTIONS)
+    source, target = another(1), another(2)
+    state = {name: v for name, v in published_state(source).items() if not name.endswith("num_batches_tracked")}
+    from_published(state, target, label_order=EMOTIONS)
+    loaded = dict(target.named_parameters())
+    assert all(torch.equal(loaded[name], value) for name, value in source.named_parameters())
 
 
 def test_other_presets_are_refused():
