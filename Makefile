@@ -13,10 +13,11 @@ simulate: $(VENV)/.installed       ## the quick simulation: synthetic subjects, 
 simulate-full: $(VENV)/.installed  ## all 111 synthetic subjects, no time limit
 	$(BIN)/python simulations/see_by_subject.py --scale full
 
+# Two files at a time, in their order, so that the longest do not come last.
 test: $(VENV)/.installed-dev       ## set up and run every test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

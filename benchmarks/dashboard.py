@@ -24,11 +24,12 @@ from sqlalchemy import Connection, insert
 from mcoe_model.names import EMOTIONS, LIGHTINGS
 from server.certificates import make_authority, make_server_certificate
 from server.dashboard import dashboard_app
+from server.paths import ServerPaths
 from server.registry import OPEN, PUBLISHED, Registry, utc_now
 from server.registry.artifacts import Artifacts
 from server.registry.database import open_database, sqlite_url
 from server.registry.tables import CheckInRow, Client, Evaluation, Member, Model, Reply, Round, RouterRow
-from server.settings import ServerPaths, ServerSettings
+from server.settings import ServerSettings
 
 LIMIT_MS = 300.0
 CHECK_INS = 20
@@ -118,7 +119,7 @@ def measure(folder: Path, clients: int, rounds: int, experts: int, repeats: int)
     artifacts = Artifacts(paths.models)
     artifacts.folder.mkdir()
     artifacts.path(f"{2:064x}").write_bytes(b"a page only looks whether it is there")
-    app = dashboard_app(registry, artifacts, paths, settings, "token")
+    app = dashboard_app([registry], artifacts, paths, [settings], "token")
     found = {}
     with TestClient(app, base_url="http://127.0.0.1", headers={"Authorization": "Bearer token"}) as browser:
         for page in PAGES:

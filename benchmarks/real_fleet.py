@@ -14,86 +14,28 @@ import argparse
 import json
 import os
 import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fleet import answers, running_clients, running_server, wait_for, write_data
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mcoe_model.data.cache import open_clips
-from mcoe_model.data.synthetic import SyntheticSettings, write_see
-from mcoe_model.learning.samples import measure_normalisation
-from mcoe_model.learning.weights import backbone_sha256, tensors_of
-from mcoe_model.model_file import Generation, ModelCard, write_model
-from mcoe_model.networks import build
 from server.registry.database import connect, sqlite_url
 from server.registry.tables import PUBLISHED, Reply, Round
 
-BIN = Path(sys.executable).parent
 CLIENTS = 3
-
-
-def run(program: str, *arguments: object) -> str:
-    """A command's output."""
-    command = [str(BIN / program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def start(log: Path, program: str, *arguments: object) -> subprocess.Popen[bytes]:
-    """A program in the background."""
-    with log.open("ab") as output:
-        return subprocess.Popen([str(BIN / program), *map(str, arguments)], stdout=output, stderr=output)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> float:
-    """Seconds until the condition holds."""
-    started = time.monotonic()
-    while not condition():
-        if time.monotonic() - started > seconds:
-            raise TimeoutError("the fleet does not do what it should; see the logs")
-        time.sleep(0.02)
-    return time.monotonic() - started
-
-
-def answers(port: int) -> bool:
-    """Whether something listens."""
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def measure(folder: Path, rounds: int) -> dict[str, Any]:
     """Run the fleet until so many rounds are published, then kill the server and start it again."""
-    data = folder / "data"
-    write_see(data, SyntheticSettings(subjects=CLIENTS, sequences=4, size=64), workers=2)
-    clips = open_clips(data, size=64, cache=folder / "cache")
-    tensors = tensors_of(build("mcoe-tiny", seed=1))
-    normalisation = measure_normalisation(clips, range(len(clips.records)))
-    card = ModelCard(Generation("mcoe-tiny", backbone_sha256(tensors), 64, normalisation), "benchmark")
-    write_model(folder / "base.safetensors", tensors, card)
-    with closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        port = int(found.getsockname()[1])
-    server = folder / "server"
-    run("mcoe-server", "init", "--dir", server, "--port", port)
-    run("mcoe-server", "models", "import", folder / "base.safetensors", "--dir", server)
-    flags = ("start", "--dir", server, "--min-clients", CLIENTS, "--pause-s", 0.5)
-    started = [start(folder / "server.log", "mcoe-server", *flags)]
-    try:
-        wait_for(lambda: answers(port))
-        for number in range(1, CLIENTS + 1):
-            line = json.loads(run("mcoe-server", "clients", "invite", "--dir", server, "--json"))["invitation"]
-            own = folder / f"client-{number}"
-            run("mcoe-client", "enrol", line, "--dir", own, "--clips", data, "--subject", f"{number:03}")
-            started.append(start(folder / f"client-{number}.log", "mcoe-client", "--device", "none", "--dir", own))
-        engine = connect(sqlite_url(server / "registry.sqlite"))
+    data = write_data(folder, CLIENTS)
+    flags = ("--min-clients", CLIENTS, "--pause-s", 0.5)
+    with running_server(folder, *flags) as server, running_clients(server, data, CLIENTS):
+        engine = connect(sqlite_url(server.folder / "registry.sqlite"))
 
         def published() -> int:
             with Session(engine) as session:
@@ -107,16 +49,13 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
             for each in done:
                 replies = session.scalars(select(Reply).where(Reply.round_id == each.id))
                 trained.append(max(reply.seconds or 0.0 for reply in replies))
-        started[0].send_signal(signal.SIGKILL)
-        started[0].wait()
-        wait_for(lambda: not answers(port))
-        started[0] = start(folder / "server.log", "mcoe-server", *flags)
-        ready = wait_for(lambda: answers(port))
-    finally:
-        for process in reversed(started):
-            process.send_signal(signal.SIGTERM)
-        for process in started:
-            process.wait(60)
+        assert server.process is not None
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+        wait_for(lambda: not answers(server.port))
+        began = time.monotonic()
+        server.start()
+        ready = time.monotonic() - began
     return {
         "rounds": len(whole),
         "round_median_s": statistics.median(whole),

@@ -13,7 +13,7 @@ from mcoe_model.learning.samples import PictureSamples, Samples
 from mcoe_model.learning.weights import load_model
 from mcoe_model.model_file import ModelCard
 from mcoe_model.networks import MCOENet
-from mcoe_model.update import TrainMode
+from mcoe_model.update import TRAIN_MODES, TrainMode
 
 
 class FolderStore:
@@ -26,6 +26,10 @@ class FolderStore:
         self._subject = subject
         self._model_file = model_file
 
+    @property
+    def learns(self) -> tuple[TrainMode, ...]:
+        return TRAIN_MODES
+
     def clip_names(self) -> tuple[str, ...]:
         return tuple(self._clips.records[index].name for index in self._indices)
 
@@ -37,6 +41,13 @@ class FolderStore:
         if train_mode == "full":
             return PictureSamples(self._clips, self._indices, generation.normalisation)
         return cached_features(model, generation, self._clips, self._indices, self._paths.cache / "features")
+
+    def method(self) -> None:
+        """Nothing: every clip is there, and is learned each time."""
+
+    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+        """All of them: none is held out."""
+        return self.samples(model, train_mode)
 
     @cached_property
     def _model(self) -> tuple[MCOENet, ModelCard]:

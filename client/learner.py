@@ -6,13 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from client.running import NOTHING_RUNS, RunningModel
 from mcoe_model.errors import DataMissing, ModelInvalid
+from mcoe_model.learning.continual import ContinualMethod
 from mcoe_model.learning.fine_tune import fine_tune, measure
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.weights import copy_weights, model_specs, tensors_of
-from mcoe_model.model_file import ModelCard, Tensors, tensors_sha256
+from mcoe_model.model_file import ModelCard, Tensors
 from mcoe_model.networks import MCOENet
-from mcoe_model.protocol import CheckIn, TrainReport, TrainTask, UpdateMeta, update_id
+from mcoe_model.protocol import Capability, CheckIn, TrainReport, TrainTask, UpdateMeta, update_id
+from mcoe_model.tensors import Payload
 from mcoe_model.update import TrainMode, make_update, manifest, payload_names
 
 
@@ -20,6 +23,11 @@ class ClipStore(Protocol):
     """A wearer's labelled clips and the model of their generation, wherever they are kept."""
 
     client_id: str
+
+    @property
+    def learns(self) -> tuple[TrainMode, ...]:
+        """How models can be trained on these clips."""
+        ...
 
     def clip_names(self) -> tuple[str, ...]:
         """The labelled clips that are ready to be learned, in the order of `samples`."""
@@ -30,39 +38,61 @@ class ClipStore(Protocol):
         ...
 
     def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
-        """The labelled clips: as features of the model's frozen backbones for ``head``, as pictures for ``full``."""
+        """The labelled clips: as features of the model's frozen backbones for ``head``, as pictures for ``full``.
+
+        Raises DataMissing where there are no pictures any more.
+        """
+        ...
+
+    def method(self) -> ContinualMethod | None:
+        """What keeps clips that were learned before from being unlearned, where they are remembered."""
+        ...
+
+    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+        """The clips that models are compared on; as `samples`."""
         ...
 
 
 @dataclass(frozen=True)
 class Learned:
-    """The reply to a train task."""
+    """The reply to a train task, and the names of the clips that it is of, which are not sent."""
 
     update: Tensors
     meta: UpdateMeta
     report: TrainReport
+    clips: tuple[str, ...]
 
 
-def check_in(store: ClipStore, outbox: tuple[str, ...] = ()) -> CheckIn:
-    """Who this client is, what it has to learn and which updates it keeps."""
-    return CheckIn(store.client_id, len(store.clip_names()), outbox)
+def check_in(store: ClipStore, outbox: tuple[str, ...] = (), running: RunningModel = NOTHING_RUNS) -> CheckIn:
+    """Who this client is, what it has to learn, which updates it keeps, which model it runs, and what it can do."""
+    said = (running.runs, running.refused, running.refusal)
+    preset = store.model()[1].generation.preset
+    trains: dict[TrainMode, Capability] = {"head": "train-head", "full": "train-full"}
+    can = (*(trains[mode] for mode in store.learns), "evaluate", *(("run-models",) if running.runs else ()))
+    return CheckIn(store.client_id, len(store.clip_names()), outbox, *said, preset, can)
 
 
-def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
+def check_payload(store: ClipStore, generation: str, train_mode: TrainMode, payload: Payload, sha256: str) -> None:
+    """Raises ModelInvalid when a payload is not the one with this hash, or not of the store's generation."""
+    model, card = store.model()
+    if card.generation.id != generation:
+        raise ModelInvalid(f"the task is for generation {generation}, this client has {card.generation.id}")
+    expected = payload_names(model_specs(model), train_mode)
+    if tuple(sorted(payload.tensors)) != expected or payload.sha256 != sha256:
+        raise ModelInvalid("the tensors received are not the ones the task names; the next message brings them anew")
+
+
+def learn(store: ClipStore, task: TrainTask, payload: Payload) -> Learned:
     """Train the task's model on the store's clips.
 
     Raises ModelInvalid when the tensors are not the ones the task names, or are of another generation, DataMissing when
     there is no clip.
     """
-    model, card = store.model()
-    if card.generation.id != task.generation:
-        raise ModelInvalid(f"the task is for generation {task.generation}, this client has {card.generation.id}")
+    model, _ = store.model()
+    check_payload(store, task.generation, task.train_mode, payload, task.payload_sha256)
     specs = model_specs(model)
-    expected = payload_names(specs, task.train_mode)
-    if tuple(sorted(payload)) != expected or tensors_sha256(payload) != task.payload_sha256:
-        raise ModelInvalid("the tensors received are not the ones the task names; the next message brings them anew")
     started = time.perf_counter()
-    copy_weights(model, payload)
+    copy_weights(model, payload.tensors)
     model.eval()
     samples = store.samples(model, task.train_mode)
     if not samples.names:
@@ -75,12 +105,13 @@ def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
         train_mode=task.train_mode,
         keys=(task.seed, task.round_number, store.client_id),
         expert_load=task.expert_load,
+        method=store.method(),
     )
     if task.all_experts:
         experts = tuple(range(model.config.experts))
     after = measure(model, samples)
     trained = tensors_of(model)
-    update = make_update(payload, trained, manifest(specs, task.train_mode, experts))
+    update = make_update(payload.tensors, trained, manifest(specs, task.train_mode, experts))
     meta = UpdateMeta(
         update_id(store.client_id, task.base_sha256, samples.names),
         store.client_id,
@@ -91,4 +122,5 @@ def learn(store: ClipStore, task: TrainTask, payload: Tensors) -> Learned:
         experts,
     )
     seconds = time.perf_counter() - started
-    return Learned(update, meta, TrainReport(len(samples.names), before.loss, after.loss, seconds, before.router))
+    report = TrainReport(len(samples.names), before.loss, after.loss, seconds, before.router)
+    return Learned(update, meta, report, samples.names)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -16,16 +15,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.serde import context_from_proto
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.proto.node_pb2 import Node as FlowerNode
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
@@ -53,10 +54,13 @@ from flwr.supercore.retry import RetryInvoker, constant
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.cli.flower_supernode import flower_supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
+from client.radio import Radio
 from mcoe_model.files import write_bytes
-from mcoe_model.workers import end_with_parent
+from mcoe_model.workers import child_environment, end_with_parent
 
 #: What the SuperNode must find in its environment: it calls nobody but the server.
 QUIET = {
@@ -64,9 +68,11 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
-#: Seconds between two starts of a SuperNode. A server goes on believing for a minute that a killed one is online and
-#: turns its successor away, so this is tried for longer than that.
+#: Seconds between two starts of a SuperNode. Unless it hears otherwise, a server goes on believing for a minute that a
+#: killed one is online and turns its successor away, so this is tried for longer than that.
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 15.0)
+#: Seconds between two looks for a change of the fleet's authority.
+REFRESH_S = 3600.0
 #: Seconds without any part of a message after which its task is given up.
 STALLED_S = 60.0
 #: Seconds between two looks for a task.
@@ -87,13 +93,31 @@ class Connection:
 
 
 class Node:
-    """A SuperNode that is kept running until ``stopped`` is set, and the executor of its tasks."""
+    """A SuperNode that is kept running until ``stopped`` is set, and the executor of its tasks.
 
-    def __init__(self, connection: Connection, app: ClientApp, stopped: threading.Event) -> None:
+    ``refresh`` looks whether the fleet changes its authority, and says whether the file of those was written anew; it
+    is asked now and then, and whenever the SuperNode ends by itself, which may be since the server refuses it.
+    ``radio`` says when the SuperNode may leave, and when it comes again; without one it stays.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        app: ClientApp,
+        stopped: threading.Event,
+        refresh: Callable[[], bool] = lambda: False,
+        radio: Radio | None = None,
+    ) -> None:
+        self._radio = radio
+        self._refresh = refresh
         self._connection = connection
         self._app = app
         self._stopped = stopped
         self._secret = secrets.token_hex(32).encode()
+        self._node_id: int | None = None
+        self._connected = threading.Event()
+        self._taking = threading.Lock()  # held while a task is taken, and while it is decided to take no more
+        self._answered: float | None = None  # when the last task of this connection ended; None during one
 
     def run(self) -> None:
         """Keep connected and run tasks, one at a time, until ``stopped``; a task that has begun is finished first."""
@@ -120,14 +144,21 @@ class Node:
             "--host", "127.0.0.1",
             "--port", str(port),
         ]  # fmt: skip
-        environment = os.environ | QUIET | {"FLWR_HOME": str(self._connection.folder / "flower")}
-        starts = 0
+        environment = child_environment() | QUIET | {"FLWR_HOME": str(self._connection.folder / "flower")}
+        starts, look = 0, time.monotonic() + REFRESH_S
         with (self._connection.folder / "supernode.log").open("ab") as output:
             while not self._stopped.is_set():
                 child = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
                 log.info("SuperNode started (process %d)", child.pid)
+                self._answered, sleeps = None, False
+                self._connected.set()
                 while child.poll() is None and not self._stopped.wait(0.2):
-                    pass
+                    if time.monotonic() > look:
+                        look = time.monotonic() + REFRESH_S
+                        if self._refresh():  # it has read the authorities at its start
+                            break
+                    if sleeps := self._may_sleep():
+                        break
                 if child.poll() is None:
                     child.send_signal(signal.SIGTERM)
                     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -135,21 +166,67 @@ class Node:
                     if child.poll() is None:
                         child.kill()
                         child.wait()
-                    return
+                    if sleeps:
+                        self._sleep()
+                    continue
+                if child.returncode < 0:
+                    self._sign_off()
+                else:
+                    self._refresh()
                 pause = BACKOFF_S[min(starts, len(BACKOFF_S) - 1)]
                 starts += 1
                 log.warning("SuperNode ended with code %d; starting it again in %.0f s", child.returncode, pause)
                 self._stopped.wait(pause)
 
+    def _may_sleep(self) -> bool:
+        """Whether nothing is to be done or sent until the next check-in; then no task is taken any more."""
+        with self._taking:
+            if self._radio is None or self._answered is None:
+                return False
+            if not self._radio.may_sleep(time.monotonic() - self._answered):
+                return False
+            self._connected.clear()
+            return True
+
+    def _sleep(self) -> None:
+        """Wait for the next check-in, or for something new to send."""
+        assert self._radio is not None
+        log.info("checked in; again in %.0f s", self._radio.seconds_left())
+        while self._radio.seconds_left() > 0 and not self._stopped.wait(1.0):
+            pass
+
+    def _sign_off(self) -> None:
+        """Say for a SuperNode that was killed that it is gone.
+
+        The server would believe in it for a minute, turn its successor away and let what it was to answer wait.
+        """
+        if self._node_id is None:
+            return
+        try:
+            key: Any = load_ssh_private_key(self._connection.key.read_bytes(), None)
+            version, signed = RuntimeVersionHttpInterceptor("SuperNode"), NodeAuthHttpInterceptor(key, key.public_key())
+            address, authority = self._connection.address, str(self._connection.authority)
+            with FleetHttpClient.from_server_address(address, False, authority, [version, signed]) as client:
+                client.DeactivateNode(DeactivateNodeRequest(node_id=self._node_id))
+        except Exception as fault:  # then the minute passes
+            log.info("the server did not hear that the SuperNode is gone: %s", fault)
+
     def _execute(self, address: str) -> None:
         """Take tasks from the SuperNode and hand them to the app; while there is no SuperNode, look again."""
         superexec = SuperExecAuthHttpInterceptor(master_secret=self._secret, protected_methods=_ACQUIRE)
         while not self._stopped.is_set():
+            if not self._connected.wait(POLL_S):
+                continue
             try:
-                with contextlib.closing(_runtime(address, "SuperExec", superexec, tries=1)) as client:
+                with self._taking, contextlib.closing(_runtime(address, "SuperExec", superexec, tries=1)) as client:
                     task = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
+                    if task.token:
+                        self._answered = None
                 if task.token:
-                    self._run_task(address, task.token)
+                    try:
+                        self._run_task(address, task.token)
+                    finally:
+                        self._answered = time.monotonic()
                     continue
             except Exception as fault:  # the SuperNode is gone or starts; what was trained is in the outbox
                 log.debug("no task: %s", fault)
@@ -158,6 +235,7 @@ class Node:
     def _run_task(self, address: str, token: str) -> None:
         with _task(address, token) as client:
             message, context = _pull_input(client)
+            self._node_id = context.node_id
             status, details = SubStatus.COMPLETED, ""
             try:
                 reply = self._app(message, context)

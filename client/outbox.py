@@ -1,4 +1,4 @@
-"""Updates that wait until the server says what became of them: one file each, written durably before it is sent.
+"""Updates that wait until the server says what became of them: one sealed file each, durable before it is sent.
 
 Flower delivers a message at most once; the outbox makes it exactly once. An update is kept until the server names its
 id as accepted or dropped, and a task whose update is kept already is answered with it, without training again.
@@ -7,59 +7,82 @@ id as accepted or dropped, and a task whose update is kept already is answered w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-
+from client.kept import kept_ids
 from client.learner import Learned
-from mcoe_model.files import write_bytes
-from mcoe_model.protocol import MAX_OUTBOX, OutboxNews, ProtocolError, TrainReport, UpdateMeta
+from mcoe_model.errors import DataInvalid, DataMissing
+from mcoe_model.protocol import News, ProtocolError, TrainReport, UpdateMeta
+from mcoe_model.sealed import read_sealed, write_sealed
+from mcoe_model.tensors import pack_with, unpack_with
 
 
 class Outbox:
-    """A folder of updates, each named by its id. What cannot be read is as good as never trained, and goes."""
+    """A folder of updates, each named by its id and sealed under ``key`` (32 bytes).
 
-    def __init__(self, folder: Path) -> None:
+    What cannot be read is as good as never trained, and goes. ``sent`` are those that this process has answered with
+    and not heard of since. ``taken`` is told of the clips of every update that the server has accepted.
+    """
+
+    def __init__(
+        self, folder: Path, key: bytes, taken: Callable[[tuple[str, ...]], None] = lambda clips: None
+    ) -> None:
         self.folder = folder
+        self._key = key
+        self._taken = taken
+        self.sent: set[str] = set()
 
     def ids(self) -> tuple[str, ...]:
-        """The updates that are kept, oldest first, at most as many as a check-in may list."""
-        files = sorted(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
-        return tuple(path.stem for path in files[-MAX_OUTBOX:])
+        """`kept_ids` of its folder."""
+        return kept_ids(self.folder)
 
     def put(self, learned: Learned) -> None:
         """Keep an update. Raises DiskFull."""
-        tensors = {name: np.asarray(learned.update[name], order="C") for name in sorted(learned.update)}
         said = {"meta": json.dumps(learned.meta.to_record()), "report": json.dumps(learned.report.to_record())}
-        write_bytes(self._path(learned.meta.update_id), bytes(save(tensors, metadata=said)))
+        said["clips"] = json.dumps(learned.clips)
+        update_id = learned.meta.update_id
+        write_sealed(self._path(update_id), self._key, _context(update_id), [pack_with(learned.update, said)])
 
     def find(self, update_id: str, round_number: int) -> Learned | None:
         """The kept update with this id, as an answer in this round; None when there is none that can be read."""
         path = self._path(update_id)
         try:
-            with safe_open(path, framework="numpy") as file:
-                said = file.metadata()
-                update = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+            update, said = unpack_with(b"".join(read_sealed(path, self._key, _context(update_id))))
             meta = UpdateMeta.from_record(json.loads(said["meta"]))
             report = TrainReport.from_record(json.loads(said["report"]))
-        except FileNotFoundError:
+            clips = tuple(map(str, json.loads(said["clips"])))
+        except DataMissing:
             return None
-        except (SafetensorError, ProtocolError, ValueError, KeyError, TypeError):
+        except (DataInvalid, ProtocolError, ValueError, KeyError, TypeError):
             path.unlink(missing_ok=True)
             return None
-        return Learned(update, replace(meta, round_number=round_number), report)
+        return Learned(update, replace(meta, round_number=round_number), report, clips)
 
-    def hear(self, news: OutboxNews) -> None:
+    def retain(self, bases: Collection[str]) -> None:
+        """Let go of every update that was made from another base: rounds have gone past it."""
+        for path in self.folder.glob("*.sealed"):
+            kept = self.find(path.stem, 0)
+            if kept is not None and kept.meta.base_sha256 not in bases:
+                path.unlink(missing_ok=True)
+
+    def hear(self, news: News) -> None:
         """Let go of what the server has taken or will never take."""
+        for update_id in news.accepted:
+            kept = self.find(update_id, 0)
+            if kept is not None:
+                self._taken(kept.clips)
         self._remove((*news.accepted, *news.dropped))
 
     def _remove(self, update_ids: Iterable[str]) -> None:
         for update_id in update_ids:
+            self.sent.discard(update_id)
             self._path(update_id).unlink(missing_ok=True)
 
     def _path(self, update_id: str) -> Path:
-        return self.folder / f"{update_id}.safetensors"
+        return self.folder / f"{update_id}.sealed"
+
+
+def _context(update_id: str) -> str:
+    return f"update {update_id}"

@@ -15,6 +15,7 @@ class ExitCode(enum.IntEnum):
     OK = 0
     FAILED = 1
     USAGE = 2
+    DECISION_NEEDED = 3
     DATA_MISSING = 10
     DATA_INVALID = 11
     TOO_FEW_SUBJECTS = 12
@@ -23,9 +24,16 @@ class ExitCode(enum.IntEnum):
     NOT_RESUMABLE = 22
     MODEL_INVALID = 30
     MISSING_EXTRA = 31
+    CAMERA_MISSING = 32
     ROUND_FAILED = 40
     ENGINE_FAILED = 41
     SCHEMA_TOO_NEW = 50
+    LOCKED = 51
+    CONSENT_MISSING = 52
+    WEARABLE_DOWN = 53
+    WEARABLE_RUNS = 54
+    RECORDING_RUNS = 55
+    LABEL_FIRST = 56
     ENROLMENT_REFUSED = 60
     SERVER_UNREACHABLE = 61
     PORT_IN_USE = 62
@@ -41,6 +49,7 @@ _MEANINGS = {
     ExitCode.OK: "The command did what it was asked.",
     ExitCode.FAILED: "An error that no other code names; the message says which.",
     ExitCode.USAGE: "A setting is wrong. All wrong settings are listed together; nothing was started.",
+    ExitCode.DECISION_NEEDED: "The command asks for a decision that has no default; nothing was done yet.",
     ExitCode.DATA_MISSING: "A data folder, an annotation file or a checkpoint is not there.",
     ExitCode.DATA_INVALID: "Data are there but cannot be used: torn pictures, folders of different length, bad names.",
     ExitCode.TOO_FEW_SUBJECTS: "The data hold too few subjects or sequences for the split or the cohort asked for.",
@@ -49,13 +58,20 @@ _MEANINGS = {
     ExitCode.NOT_RESUMABLE: "The folder to resume holds no run, or a run with other settings.",
     ExitCode.MODEL_INVALID: "A checkpoint is damaged or does not fit the preset: names or shapes are listed.",
     ExitCode.MISSING_EXTRA: "An optional dependency is not installed; the message gives the install command.",
+    ExitCode.CAMERA_MISSING: "The camera is not there or cannot be used; the message says why and what to do.",
     ExitCode.ROUND_FAILED: "Too many rounds were abandoned, because too few replies were fit to aggregate.",
     ExitCode.ENGINE_FAILED: "Flower's simulation engine reported a failed run.",
-    ExitCode.SCHEMA_TOO_NEW: "The registry was written by a newer version of this program.",
+    ExitCode.SCHEMA_TOO_NEW: "The registry, or a wearer's store, was written by a newer version of this program.",
     ExitCode.ENROLMENT_REFUSED: "The server does not take this wearable; the reason is said.",
     ExitCode.SERVER_UNREACHABLE: "Nobody answers at the server's address, or not with the fleet's certificate.",
     ExitCode.PORT_IN_USE: "Another program listens at the server's port.",
     ExitCode.SERVER_RUNS: "Another server runs on the same data folder.",
+    ExitCode.LOCKED: "The wearable is locked: its passphrase or its recovery key is needed.",
+    ExitCode.CONSENT_MISSING: "The wearer has not agreed to this, or to an older text only; nothing was done.",
+    ExitCode.WEARABLE_DOWN: "No wearable runs on this folder, and the command needs one that does.",
+    ExitCode.WEARABLE_RUNS: "Another wearable runs on the same folder.",
+    ExitCode.RECORDING_RUNS: "A recording is under way, during which this cannot be done.",
+    ExitCode.LABEL_FIRST: "Recordings fill their quota and wait for labels; label or delete those that are named.",
     ExitCode.INTERRUPTED: "Stopped by Ctrl-C. Start again with --resume.",
 }
 
@@ -84,6 +100,12 @@ class McoeError(Exception):
     exit_code = ExitCode.FAILED
 
 
+def for_log(fault: BaseException) -> str:
+    """What a log may say of a fault: its kind and its code. Its text may hold a path, a subject or a name."""
+    code = f", exit code {fault.exit_code:d}" if isinstance(fault, McoeError) else ""
+    return f"{type(fault).__name__}{code}"
+
+
 class SettingsError(McoeError):
     """One or more settings are wrong; ``faults`` lists them all."""
 
@@ -92,6 +114,12 @@ class SettingsError(McoeError):
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
         super().__init__("; ".join(faults))
+
+
+class DecisionNeeded(McoeError):
+    """A command that cannot be undone was not told which way to go."""
+
+    exit_code = ExitCode.DECISION_NEEDED
 
 
 class DataMissing(McoeError):
@@ -142,6 +170,12 @@ class MissingExtra(McoeError):
     exit_code = ExitCode.MISSING_EXTRA
 
 
+class CameraMissing(McoeError):
+    """The camera that was named is not there, or cannot be used."""
+
+    exit_code = ExitCode.CAMERA_MISSING
+
+
 class RoundFailed(McoeError):
     """Rounds were abandoned too often to go on."""
 
@@ -155,7 +189,7 @@ class EngineFailed(McoeError):
 
 
 class SchemaTooNew(McoeError):
-    """The registry's schema is newer than this program."""
+    """A database's schema is newer than this program."""
 
     exit_code = ExitCode.SCHEMA_TOO_NEW
 
@@ -182,3 +216,39 @@ class ServerRuns(McoeError):
     """The data folder is in use."""
 
     exit_code = ExitCode.SERVER_RUNS
+
+
+class Locked(McoeError):
+    """The device key is locked, and what was given does not open it."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class ConsentMissing(McoeError):
+    """The wearer did not agree to this, or no longer."""
+
+    exit_code = ExitCode.CONSENT_MISSING
+
+
+class WearableDown(McoeError):
+    """No main process runs that could do it."""
+
+    exit_code = ExitCode.WEARABLE_DOWN
+
+
+class WearableRuns(McoeError):
+    """The wearable's folder is in use."""
+
+    exit_code = ExitCode.WEARABLE_RUNS
+
+
+class RecordingRuns(McoeError):
+    """A recording is under way."""
+
+    exit_code = ExitCode.RECORDING_RUNS
+
+
+class LabelFirst(McoeError):
+    """There is no room for a recording before earlier ones are labelled or deleted."""
+
+    exit_code = ExitCode.LABEL_FIRST

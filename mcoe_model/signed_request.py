@@ -10,20 +10,37 @@ import base64
 import binascii
 import datetime
 import hashlib
+import os
+import re
 import secrets
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mcoe_model.files import write_bytes
+
 KEY, TIME, ONCE, SIGNATURE = "mcoe-key", "mcoe-time", "mcoe-once", "mcoe-signature"
 #: A request is good for this long, and a clock may be this wrong.
 LIFETIME_S = 120.0
+#: Lines after which a verifier's file is begun anew.
+MAX_LINES = 10_000
+#: The letters of a PEM key on the curve P-384, which has 215 of them.
+_PEM = r"[\x20-\x7e\n]{1,1000}"
+#: How the file holds a time, with its zone: a part of it is none.
+_TIME = "%Y-%m-%dT%H:%M:%S.%f%z;"
 
 
 class RequestRefused(ValueError):
     """A request that is not signed as it must be, in one line."""
+
+
+class ClockWrong(RequestRefused):
+    """A request that was signed too long ago, or in the future, by its sender's clock."""
 
 
 def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
@@ -54,37 +71,90 @@ def sign(key: ec.EllipticCurvePrivateKey, method: str, path: str, body: bytes = 
     return {TIME: now, ONCE: once} | {name: base64.b64encode(value).decode() for name, value in encoded.items()}
 
 
-class Verifier:
-    """Remembers the numbers that were used within a request's lifetime, so that none is used twice."""
+def named_key(value: str | bytes | None) -> str | None:
+    """The public key (PEM) that a header names, whoever sent it; None for what cannot be one."""
+    try:
+        named = base64.b64decode(value or "", validate=True).decode()
+    except ValueError:
+        return None
+    return named if re.fullmatch(_PEM, named) else None
 
-    def __init__(self) -> None:
+
+class Verifier:
+    """Remembers the numbers that were used within a request's lifetime, so that none is used twice.
+
+    With a ``file`` this holds over a restart: a number is in it, synced, before its request is believed. Threads may
+    share a verifier.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._lines = 0
         self._used: dict[str, datetime.datetime] = {}
+        self._using = threading.Lock()
+        if file is not None and file.exists():
+            for line in file.read_bytes().splitlines():
+                with suppress(ValueError):  # cut by a full disk or a power cut, before its request was believed
+                    once, when = line.decode().split(" ", 1)
+                    self._used[once] = datetime.datetime.strptime(when, _TIME)
 
     def verify(
-        self, headers: Mapping[str, str], method: str, path: str, body: bytes, now: datetime.datetime
+        self,
+        headers: Mapping[str, str],
+        method: str,
+        path: str,
+        body: bytes,
+        now: datetime.datetime,
+        admit: Callable[[str], None] = lambda key: None,
     ) -> str:
-        """The public key (PEM) that signed. Raises RequestRefused; skew of the clock is said by name."""
+        """The public key (PEM) that signed. ``admit`` raises for a stranger's, of which nothing is remembered.
+
+        Raises RequestRefused, in which skew of the clock is said by name, and DiskFull or OSError when the number
+        cannot be remembered.
+        """
         try:
             pem = base64.b64decode(headers[KEY], validate=True).decode()
             signature = base64.b64decode(headers[SIGNATURE], validate=True)
             said, once = headers[TIME], headers[ONCE]
             signed_at = datetime.datetime.fromisoformat(said)
             age = (now - signed_at).total_seconds()
-        except (KeyError, ValueError, TypeError, binascii.Error) as fault:
+            signed_at = signed_at.astimezone(datetime.UTC)
+        except (KeyError, ValueError, TypeError, OverflowError, binascii.Error) as fault:
             raise RequestRefused("the request is not signed") from fault
         if abs(age) > LIFETIME_S:
-            raise RequestRefused(f"the request was signed {age:.0f} s ago by the sender's clock; set the clock")
+            raise ClockWrong(f"the request was signed {age:.0f} s ago by the sender's clock; set the clock")
         if len(once) != 32:
             raise RequestRefused("the request is not signed")
         try:
             read_public_key(pem).verify(signature, _text(method, path, body, said, once), ec.ECDSA(hashes.SHA256()))
         except InvalidSignature as fault:
             raise RequestRefused("the signature does not fit the request") from fault
-        self._used = {key: when for key, when in self._used.items() if abs((now - when).total_seconds()) <= LIFETIME_S}
-        if once in self._used:
-            raise RequestRefused("the request was made before")
-        self._used[once] = signed_at
+        admit(pem)
+        with self._using:
+            recent = {key: when for key, when in self._used.items() if abs((now - when).total_seconds()) <= LIFETIME_S}
+            if once in recent:
+                raise RequestRefused("the request was made before")
+            self._used = recent | {once: signed_at}
+            self._remember(once)
         return pem
+
+    def _remember(self, once: str) -> None:
+        if self._file is None:
+            return
+        lines, self._lines = self._lines, 0  # until it is written: a line that is torn is the last of its file
+        if 0 < lines < MAX_LINES:
+            with self._file.open("a") as file:
+                file.write(_line(once, self._used[once]))
+                file.flush()
+                os.fsync(file.fileno())
+        else:  # begin the file anew, with what may still be used twice
+            write_bytes(self._file, "".join(_line(*used) for used in self._used.items()).encode())
+            lines = 0
+        self._lines = lines + 1
+
+
+def _line(once: str, when: datetime.datetime) -> str:
+    return f"{once} {when.strftime(_TIME)}\n"
 
 
 def _text(method: str, path: str, body: bytes, time: str, once: str) -> bytes:

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+#: Names, in a child's environment, the process that started it.
+_PARENT = "MCOE_PARENT"
+
 
 def spawn_pool(workers: int, initializer: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
     """A pool whose workers call ``initializer(*arguments)`` first."""
@@ -32,9 +35,17 @@ def one_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
+def child_environment() -> dict[str, str]:
+    """The environment of a child that calls `end_with_parent` and hears nothing else of this process's end."""
+    return os.environ | {_PARENT: str(os.getpid())}
+
+
 def end_with_parent() -> None:
-    """End this process when the one that started it has ended, however it did: nobody else would."""
-    parent = os.getppid()
+    """End this process when the one that started it has ended, however it did: nobody else would.
+
+    It may have ended before this one came so far; then only `child_environment` knows who it was.
+    """
+    parent = int(os.environ.pop(_PARENT, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -7,12 +7,12 @@ contribution and nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mcoe_model.model_file import Tensors
-from mcoe_model.protocol import MAX_EXAMPLES, ProtocolError, TrainReport, UpdateMeta
+from mcoe_model.protocol import MAX_EXAMPLES, ProtocolError, TrainReport, UpdateMeta, owns_update
 from mcoe_model.update import ENCODING, TensorSpec, TrainMode, block_norms, manifest
 
 #: Letters of a reason that are kept.
@@ -31,7 +31,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a reply of this round must be like. ``norm_bound`` holds for the shared block and for each expert's."""
+    """What a reply of this round must be like. ``norm_bound`` holds for the shared block and for each expert's.
+
+    ``welcome``: earlier bases whose updates are still taken, with the staleness of each in versions.
+    """
 
     round_number: int
     base_sha256: str
@@ -44,15 +47,20 @@ class Expectation:
     norm_bound: float | None
     max_examples_believed: int = MAX_EXAMPLES
     all_experts: bool = False
+    welcome: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """The reply is fit; its meta data and report are now typed and checked. ``norm`` is the shared block's."""
+    """The reply is fit; its meta data and report are now typed and checked. ``norm`` is the shared block's.
+
+    ``staleness``: how many versions lie between the update's base and the round's.
+    """
 
     meta: UpdateMeta
     report: TrainReport
     norm: float
+    staleness: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,15 +93,17 @@ def judge(reply: Reply, expected: Expectation) -> Accepted | Rejected:
         if expected.norm_bound is not None and norm > expected.norm_bound:
             named = "update" if expert is None else f"expert {expert}'s"
             return Rejected(f"{named} norm {norm:.4g} is above this round's bound {expected.norm_bound:.4g}")
-    return Accepted(meta, report, norms[None])
+    return Accepted(meta, report, norms[None], expected.welcome.get(meta.base_sha256, 0))
 
 
 def _wrong_target(reply: Reply, meta: UpdateMeta, expected: Expectation) -> str | None:
     if meta.client_id != reply.client_id:
         return "update names another client than the one that sent it"
+    if not owns_update(meta.client_id, meta.update_id):
+        return "update has an id that is not its client's"
     if meta.round_number != expected.round_number:
         return f"update is for round {meta.round_number}, this is round {expected.round_number}"
-    if meta.base_sha256 != expected.base_sha256:
+    if meta.base_sha256 not in (expected.base_sha256, *expected.welcome):
         return "update is based on another model than this round's"
     if meta.generation != expected.generation:
         return f"update is of generation {meta.generation}, the model of {expected.generation}"

@@ -16,7 +16,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import URL, make_url, select, text
+from sqlalchemy import URL, inspect, make_url, select, text
 
 from mcoe_model.errors import DataInvalid, DataMissing, DiskFull, McoeError, MissingExtra, ModelInvalid, OutputExists
 from mcoe_model.files import atomic_write, fsync_folder, read_json, write_json
@@ -28,7 +28,8 @@ from server.registry.tables import Round
 _FORMAT = 1
 #: The database's file in a backup, by dialect.
 _DATABASE = {"sqlite": "registry.sqlite", "postgresql": "registry.dump"}
-_NAMED_ARTIFACTS = "SELECT DISTINCT sha256 FROM models ORDER BY sha256"
+#: The columns of `models` that name an artifact; a registry of an older schema has not all of them.
+_NAMING = ("sha256", "moments_sha256")
 
 
 def backup(url: str, artifacts: Path, target: Path) -> None:
@@ -97,7 +98,7 @@ def _copy_sqlite(url: str, copy: Path) -> list[str]:
     try:
         with closing(sqlite3.connect(_sqlite_path(url))) as live, closing(sqlite3.connect(copy)) as copied:
             live.backup(copied)
-            named = [sha256 for (sha256,) in copied.execute(_NAMED_ARTIFACTS)]
+            named = [sha256 for (sha256,) in copied.execute(_named_artifacts(url))]
     except sqlite3.OperationalError as fault:
         if fault.sqlite_errorcode == sqlite3.SQLITE_FULL:
             raise DiskFull(f"no space left while writing {copy}; free some and start again") from fault
@@ -112,12 +113,23 @@ def _dump_postgresql(url: str, copy: Path) -> list[str]:
     try:
         with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
             snapshot = connection.scalar(text("SELECT pg_export_snapshot()"))
-            named = list(connection.scalars(text(_NAMED_ARTIFACTS)))
+            named = list(connection.scalars(text(_named_artifacts(url))))
             _run_tool("pg_dump", url, "--format=custom", f"--snapshot={snapshot}", f"--file={copy}")
     finally:
         engine.dispose()
     _fsync(copy)
     return named
+
+
+def _named_artifacts(url: str) -> str:
+    """The query for every artifact that a registry names."""
+    engine = connect(url)
+    try:
+        there = {column["name"] for column in inspect(engine).get_columns("models")}
+    finally:
+        engine.dispose()
+    named = (f"SELECT {column} FROM models WHERE {column} IS NOT NULL" for column in _NAMING if column in there)
+    return f"{' UNION '.join(named)} ORDER BY 1"
 
 
 def _run_tool(tool: str, url: str, *arguments: str) -> None:

@@ -6,7 +6,7 @@ noised goes out or is kept beyond the round, and a client takes part while its e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -55,17 +55,18 @@ class PrivateMode:
         """The rule of one round, whose noise nobody can take away who does not know the server's secret."""
         return PrivateMean(self.rule_settings, noise_key(secret, experiment, row.number, row.attempt))
 
-    def after_next_round(self, registry: Registry, client_id: str) -> float:
-        """A client's epsilon once it has taken part in one more round."""
-        return cached_epsilon(self.noise_multiplier, registry.spent(client_id).rounds + 1, self.delta)
+    def after_next_round(self, registry: Registry, clients: Collection[str]) -> dict[str, float]:
+        """Each client's epsilon once it has taken part in one more round."""
+        rounds = registry.rounds_paid(clients)
+        return {client: cached_epsilon(self.noise_multiplier, rounds[client] + 1, self.delta) for client in clients}
 
-    def may_take_part(self, registry: Registry, client_id: str) -> bool:
-        """Whether a client has something left to spend."""
-        return self.after_next_round(registry, client_id) <= self.epsilon_cap
+    def may_take_part(self, registry: Registry, clients: Collection[str]) -> frozenset[str]:
+        """Which of these clients have something left to spend."""
+        after = self.after_next_round(registry, clients)
+        return frozenset(client for client in clients if after[client] <= self.epsilon_cap)
 
-    def spend(self, registry: Registry, row: RoundRow, clients: Iterable[str]) -> None:
+    def spend(self, registry: Registry, row: RoundRow, clients: Collection[str]) -> None:
         """Record what a closed round costs its clients, before its model exists. A repeat changes nothing."""
         if registry.budget_recorded(row.id):
             return
-        spent: Mapping[str, float] = {client: self.after_next_round(registry, client) for client in clients}
-        registry.record_budget(row.id, spent, self.delta)
+        registry.record_budget(row.id, self.after_next_round(registry, clients), self.delta)

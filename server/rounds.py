@@ -8,23 +8,19 @@ ends with the same bits. `resume` is how every process starts.
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mcoe_model.errors import DataMissing, ModelInvalid, SettingsError
-from mcoe_model.learning.settings import FineTuneSettings, Schedule, rate_factor
-from mcoe_model.model_file import ModelCard, Tensors, model_bytes, tensors_sha256
+from mcoe_model.errors import DataInvalid, DataMissing, ModelInvalid, SettingsError
+from mcoe_model.model_file import ModelCard, Tensors, model_bytes, read_card, tensors_sha256
 from mcoe_model.protocol import TrainTask
 from mcoe_model.update import (
-    TRAIN_MODES,
     TensorSpec,
-    TrainMode,
     block_norms,
     expert_of,
     manifest,
@@ -33,69 +29,24 @@ from mcoe_model.update import (
 )
 from server.acceptance import Accepted, Expectation, Rejected, Reply, judge
 from server.aggregation import RULES, aggregate
-from server.aggregation.rule import Rule, RuleSettings
-from server.private_mode import PrivateMode
-from server.registry import CLOSED, OPEN, Registry, RoundRow, Transfer
+from server.aggregation.optimiser import step
+from server.aggregation.rule import Contribution, Rule
+from server.registry import CLOSED, OPEN, PUBLISHED, Registry, RoundRow, Transfer
 from server.registry.artifacts import Artifacts
-from server.registry.models import HELD, RELEASED
-from server.spool import write_update
+from server.registry.models import HELD, RELEASED, ModelState
+from server.round_settings import RoundSettings
+from server.spool import is_whole, open_update, spool_path, write_update
+from server.trusted import REFERENCE
 
 #: The norm of an update's blocks is bounded by this many times the median of the last published rounds' shared blocks.
 NORM_FACTOR = 5.0
 NORM_ROUNDS = 5
+#: Why a round ends whose updates the server has lost. They are in no backup, only in their clients' outboxes.
+LOST = "accepted updates are gone from the spool or torn; they come again from clients that still keep them"
 
 
-@dataclass(frozen=True)
-class RoundSettings:
-    """What every round of an experiment does.
-
-    - ``schedule``: how the clients' learning rate goes over ``rounds`` rounds; `cosine` needs to know how many.
-    - ``quorum``: the share of the cohort whose replies must be accepted, or the round is abandoned.
-    - ``seed``: the experiment's seed, sent to the clients.
-    - ``private``: differential privacy; its rule takes the place of ``rule``.
-    - ``keep_updates``: accepted updates stay in the spool after their round, so that it can be replayed. They can say
-      much about a wearer: for looking into faults, not for every day.
-    """
-
-    fine_tune: FineTuneSettings
-    train_mode: TrainMode = "head"
-    rule: str = "weighted-mean"
-    rule_settings: RuleSettings = field(default_factory=RuleSettings)
-    quorum: float = 0.5
-    seed: int = 0
-    schedule: Schedule = "constant"
-    rounds: int = 0
-    keep_updates: bool = False
-    private: PrivateMode | None = None
-
-    def __post_init__(self) -> None:
-        found = []
-        if self.train_mode not in TRAIN_MODES:
-            found.append(f"train mode must be one of {', '.join(TRAIN_MODES)}, not {self.train_mode!r}")
-        if self.rule not in RULES:
-            found.append(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}")
-        elif RULES[self.rule].needs_reference:
-            found.append(f"rule {self.rule} compares with an update of the server's own, which rounds do not have yet")
-        if self.private and (self.keep_updates or self.rule_settings.router == "damped"):
-            found.append("private rounds keep no updates and do not damp the router: both would tell of single clients")
-        if self.schedule == "cosine" and self.rounds < 1:
-            found.append("a cosine schedule needs the number of rounds")
-        if not 0 < self.quorum <= 1:
-            found.append(f"quorum must be above 0 and at most 1, not {self.quorum}")
-        if found:
-            raise SettingsError(found)
-
-    @staticmethod
-    def from_stored(stored: Mapping[str, Any]) -> RoundSettings:
-        """The settings that a round was opened with, as its row holds them."""
-        fine_tune, rule = FineTuneSettings(**stored["fine_tune"]), RuleSettings(**stored["rule_settings"])
-        private = PrivateMode(**stored["private"]) if stored.get("private") else None
-        return RoundSettings(**{**stored, "fine_tune": fine_tune, "rule_settings": rule, "private": private})
-
-
-#: Says why a new model (its SHA-256) must not be released in place of its parent (the other), or None.
-Gate = Callable[[str, str], str | None]
-
+#: Trains a round's task on a folder of clips and writes the update to a file, unless it is there.
+Trainer = Callable[[TrainTask, Path, Path], None]
 
 @dataclass(frozen=True)
 class RoundInProgress:
@@ -111,8 +62,9 @@ class RoundInProgress:
 class RoundEngine:
     """Rounds of one experiment. One process at a time may use it on a folder.
 
-    ``gate`` judges a new model before it is released; one that it holds back leaves its parent the newest.
+    ``new_state``: what a new model is at first, released at once or a candidate. One that is not finite is held.
     ``secret`` is what the noise of private rounds is drawn from; no other round needs it.
+    ``trainer`` makes the server's own update, for a rule that compares with one; a simulation has none.
     """
 
     def __init__(
@@ -121,17 +73,17 @@ class RoundEngine:
         artifacts: Artifacts,
         spool: Path,
         settings: RoundSettings,
-        top_k: int,
-        gate: Gate = lambda sha256, parent: None,
+        new_state: ModelState = RELEASED,
         secret: bytes = b"",
+        trainer: Trainer | None = None,
     ) -> None:
         self.registry = registry
         self.artifacts = artifacts
         self.spool = spool
         self.settings = settings
-        self.top_k = top_k
-        self.gate = gate
+        self.new_state = new_state
         self.secret = secret
+        self.trainer = trainer
 
     def start_from(self, tensors: Tensors, card: ModelCard) -> str:
         """Make this model version 1 unless the experiment has one already; returns the newest model's SHA-256."""
@@ -142,7 +94,9 @@ class RoundEngine:
         return newest
 
     def resume(self) -> RoundInProgress | None:
-        """The round that was under way when the last process ended, if any. Spools nobody needs are removed."""
+        """The round that was under way when the last process ended, if any. What it left for nobody is removed."""
+        self.registry.end_overtaken()
+        self._remove_orphans()
         row = self.registry.unfinished_round()
         kept = {past.spool_name for past in self.registry.rounds() if past.settings.get("keep_updates")}
         for folder in self.spool.glob("round-*"):
@@ -150,17 +104,37 @@ class RoundEngine:
                 shutil.rmtree(folder)
         return self._in_progress(row) if row else None
 
+    def _remove_orphans(self) -> None:
+        """Remove the model of a process that was killed before it published it: who is in it may be forgotten since.
+
+        Other processes, of other experiments, may be about to name theirs; so a model's card must say that it is ours.
+        """
+        ours = {"experiment": self.registry.experiment, "round": self.registry.last_published() + 1}
+        for sha256 in self.artifacts.stored() - self.registry.named_artifacts():
+            with suppress(ModelInvalid):  # an optimiser's moments, or damaged
+                if ours.items() <= dict(read_card(self.artifacts.path(sha256)).trained_on).items():
+                    self.artifacts.path(sha256).unlink()
+
     def open(self, cohort: Sequence[str]) -> RoundInProgress:
-        """Open the next round for these clients, from the newest model."""
+        """Open the next round for these clients, from the newest model.
+
+        Raises ModelInvalid without one, SettingsError for a rule that needs what is not here.
+        """
+        if RULES[self.settings.rule].needs_reference and self.trainer is None:
+            raise SettingsError([f"rule {self.settings.rule} needs the server to train, and nothing here can train"])
         base = self.registry.newest_model()
         if base is None:
             raise ModelInvalid("the experiment has no model yet; give it its first one")
-        return self._in_progress(self.registry.open_round(base, cohort, asdict(self.settings), self._norm_bound(base)))
+        bound, moments = self._norm_bound(base), self._moments(base)
+        row = self.registry.open_round(base, cohort, asdict(self.settings), bound, moments)
+        self.registry.end_overtaken()  # should the operator have released another model meanwhile
+        return self._in_progress(row)
 
-    def may_take_part(self, client_id: str) -> bool:
-        """Whether a round may ask this client: in private mode, while its budget lasts."""
-        private = self.settings.private
-        return private is None or private.may_take_part(self.registry, client_id)
+    def eligible(self, clients: Iterable[str]) -> list[str]:
+        """Whom of these a round may ask, by id: who fits the cohort filter; in private mode, while its budget lasts."""
+        private, among = self.settings.private, self.registry.among(self.settings.cohort_filter)
+        named = among.intersection(clients)
+        return sorted(private.may_take_part(self.registry, named) if private else named)
 
     def _norm_bound(self, base_sha256: str) -> float | None:
         """What an update's blocks may have as norm. It is learned from earlier rounds, where nobody can move it now.
@@ -170,19 +144,22 @@ class RoundEngine:
         """
         if self.settings.private:
             return None  # a long update is clipped; a bound that is learned would tell of earlier ones
-        median = self.registry.median_norm(NORM_ROUNDS)
+        base, card = self.artifacts.get(base_sha256)
+        median = self.registry.median_norm(NORM_ROUNDS, card.generation.id)
         if median:
             return NORM_FACTOR * median
-        base, _ = self.artifacts.get(base_sha256)
         trained = manifest(specs_of(base), self.settings.train_mode, ())
         return block_norms({name: base[name] for name in trained})[None]
 
+    def _moments(self, base_sha256: str) -> str | None:
+        """The optimiser's moments that a round from this base goes on with; another optimiser's mean nothing to it."""
+        optimiser = self.settings.optimiser.name
+        kept = self.registry.moments_of(base_sha256) if optimiser != "none" else None
+        return kept if kept and self.artifacts.get_moments(kept)[1] == optimiser else None
+
     def waiting_for(self, current: RoundInProgress) -> tuple[str, ...]:
         """The clients of the cohort whose reply has not been judged; nobody once the round is closed."""
-        if not self.registry.is_open(current.row.id):
-            return ()
-        heard = {reply.client_id for reply in self.registry.replies(current.row.id)}
-        return tuple(client for client in current.row.cohort if client not in heard)
+        return self.registry.awaited(current.row.id)
 
     def receive(self, current: RoundInProgress, reply: Reply) -> Accepted | Rejected:
         """Judge one reply; spool it if fit; store the verdict.
@@ -197,12 +174,15 @@ class RoundEngine:
         if self.registry.verdict(current.row.id, reply.client_id) is not None:
             return Rejected("a reply of this client was judged in this round before")
         if isinstance(verdict, Accepted):
-            if self.registry.holds_update(current.row.id, verdict.meta.update_id):
-                verdict = Rejected("another client sent an update with this id")
+            if verdict.staleness and self.registry.took_update(verdict.meta.update_id):
+                verdict = Rejected("this update went into an earlier round")
             else:
                 write_update(self._spool_of(current.row), verdict.meta.update_id, reply.update)
         transfer = Transfer(tensors_bytes(current.payload), tensors_bytes(reply.update))
-        self.registry.record_reply(current.row.id, reply.client_id, verdict, transfer)
+        if not self.registry.record_reply(current.row.id, reply.client_id, verdict, transfer):
+            if isinstance(verdict, Accepted):
+                spool_path(self._spool_of(current.row), verdict.meta.update_id).unlink(missing_ok=True)
+            return Rejected("the round is over, or its client has left the fleet")
         return verdict
 
     def no_reply(self, current: RoundInProgress, client_id: str, reason: str) -> None:
@@ -215,33 +195,68 @@ class RoundEngine:
     def finish(self, current: RoundInProgress) -> str | None:
         """Close the round, aggregate what was accepted and publish the next model; returns its SHA-256.
 
-        None when the quorum was missed: the round is abandoned with its reason and the model stays as it was.
+        Raises McoeError when the server's own update cannot be trained; the round then stays closed, to be finished.
+        None when the quorum was missed or an accepted update is lost: the round is abandoned with its reason and the
+        model stays as it was. So it is when the round was ended by others. Whoever is forgotten meanwhile is not in
+        what is published.
         """
-        contributions = self.registry.contributions(current.row.id)
-        settings = current.settings
-        rule = self._rule(settings, current.row)
-        if current.row.state == OPEN:
-            share = settings.quorum * len(current.row.cohort)
-            needed = max(rule.least(settings.rule_settings), math.ceil(round(share, 9)))  # 0.07 x 100 is above 7
+        while (row := self.registry.round(current.row.id)).state in (OPEN, CLOSED):
+            contributions = self.registry.contributions(row.id)
+            rule = self._rule(current.settings, row)
+            needed = rule.least(current.settings.rule_settings)
+            if row.state == OPEN:
+                needed = max(needed, current.settings.needed(len(row.cohort)))
             if len(contributions) < needed:
-                reason = f"{len(contributions)} of {len(current.row.cohort)} replies were accepted, {needed} are needed"
-                self.registry.abandon_round(current.row.id, reason)
-                self._remove_spool(current.row)
-                return None
-            self.registry.close_round(current.row.id)
+                reason = f"{len(contributions)} of {len(row.cohort)} replies were accepted, {needed} are needed"
+                self.registry.abandon_round(row.id, reason)
+                break
+            if row.state == OPEN:
+                self.registry.close_round(row.id)
+            try:
+                made = self._publish(current, row, contributions)
+            except (DataMissing, DataInvalid, FileNotFoundError):
+                if contributions != self.registry.contributions(row.id):
+                    continue  # the update of a client that was forgotten is gone: the others remain
+                lost = self._lost(row, contributions)
+                if not lost:
+                    raise
+                self.registry.abandon_round(row.id, f"{LOST}: {lost} of {len(contributions)}")
+                continue
+            if made:
+                if not current.settings.keep_updates:
+                    self._remove_spool(row)
+                return made
+        if row.state != PUBLISHED:
+            self._remove_spool(row)
+        return None
+
+    def _publish(self, current: RoundInProgress, row: RoundRow, contributions: list[Contribution]) -> str | None:
+        """Aggregate these and publish the model; None when they are no longer what was accepted."""
+        settings = current.settings
         if settings.private:
             senders = [contribution.client_id for contribution in contributions]
-            settings.private.spend(self.registry, current.row, senders)
-        tensors, card = self._aggregate(current.row)
+            settings.private.spend(self.registry, row, senders)
+        if self._rule(settings, row).needs_reference:
+            target = spool_path(self._spool_of(row), REFERENCE)
+            assert self.trainer is not None, "`open` asks for it"
+            self.trainer(current.task, Path(settings.trusted_set), target)
+        tensors, card, moments = self._aggregate(row, contributions)
+        kept = self.artifacts.put_moments(moments, settings.optimiser.name) if moments else None
         made = self.artifacts.put(tensors, card)
-        held = _not_finite(tensors) or self.gate(made, current.row.base_sha256)
+        held = _not_finite(tensors)
         if held:
-            self.registry.audit("model held", None, f"round {current.row.number}, {made}: {held}")
-        state = HELD if held else RELEASED
-        self.registry.publish_round(current.row.id, made, card.generation.id, state)
-        if not settings.keep_updates:
-            self._remove_spool(current.row)
-        return made
+            self.registry.audit("model held", None, f"round {row.number}, {made}: {held}")
+        state = HELD if held else self.new_state
+        updates = [contribution.update_id for contribution in contributions]
+        if self.registry.publish_round(row.id, made, card.generation.id, state, kept, updates):
+            return made
+        for sha256 in {made, kept} - self.registry.named_artifacts() - {None}:  # somebody who was forgotten is in it
+            self.artifacts.path(str(sha256)).unlink()
+        return None
+
+    def _lost(self, row: RoundRow, contributions: list[Contribution]) -> int:
+        """How many of these accepted updates are gone from the spool, or torn."""
+        return sum(not is_whole(self._spool_of(row), contribution.update_id) for contribution in contributions)
 
     def replay(self, number: int) -> tuple[str, str]:
         """Aggregate a published round once more: the SHA-256 that was published, and the one that comes out now.
@@ -253,25 +268,29 @@ class RoundEngine:
             raise DataMissing(f"round {number} was not published; see: mcoe-server rounds list")
         if not (self.spool / row.spool_name).is_dir():
             raise DataMissing(f"the updates of round {number} were not kept; keep_updates keeps those of later rounds")
-        return row.published_sha256, hashlib.sha256(model_bytes(*self._aggregate(row))).hexdigest()
+        tensors, card, _ = self._aggregate(row, self.registry.contributions(row.id))
+        return row.published_sha256, hashlib.sha256(model_bytes(tensors, card)).hexdigest()
 
-    def _aggregate(self, row: RoundRow) -> tuple[Tensors, ModelCard]:
-        """The model that a closed round's accepted updates make."""
+    def _aggregate(self, row: RoundRow, contributions: list[Contribution]) -> tuple[Tensors, ModelCard, Tensors]:
+        """The model that these accepted updates of a closed round make, and the server optimiser's moments after it."""
         settings = RoundSettings.from_stored(row.settings)
         base, card = self.artifacts.get(row.base_sha256)
         specs = specs_of(base)
-        contributions = self.registry.contributions(row.id)
-        tensors = aggregate(
+        rule = self._rule(settings, row)
+        aggregated = aggregate(
             base,
             manifest(specs, settings.train_mode, range(_experts(specs))),
             self._spool_of(row),
             contributions,
-            self._rule(settings, row),
+            rule,
             settings.rule_settings,
+            open_update(self._spool_of(row), REFERENCE) if rule.needs_reference else None,
         )
+        before = self.artifacts.get_moments(row.moments_sha256)[0] if row.moments_sha256 else {}
+        tensors, moments = step(base, aggregated, before, settings.optimiser)
         clients = len(contributions)
         trained_on = {"experiment": self.registry.experiment, "round": row.number, "clients": clients}
-        return tensors, card.child_of(row.base_sha256, "federated round", trained_on)
+        return tensors, card.child_of(row.base_sha256, "federated round", trained_on), moments
 
     def _rule(self, settings: RoundSettings, row: RoundRow) -> Rule:
         if settings.private:
@@ -282,6 +301,7 @@ class RoundEngine:
         settings = RoundSettings.from_stored(row.settings)
         base, card = self.artifacts.get(row.base_sha256)
         specs = specs_of(base)
+        earlier = self.registry.ancestors(row.base_sha256, settings.max_staleness) if settings.first_k else ()
         payload = {name: base[name] for name in payload_names(specs, settings.train_mode)}
         expectation = Expectation(
             row.number,
@@ -290,10 +310,11 @@ class RoundEngine:
             settings.train_mode,
             specs,
             _experts(specs),
-            self.top_k,
+            card.generation.top_k,
             frozenset(row.cohort),
             row.norm_bound,
             all_experts=settings.private is not None,
+            welcome={sha256: staleness for staleness, sha256 in enumerate(earlier, 1)},
         )
         task = TrainTask(
             row.number,
@@ -301,17 +322,23 @@ class RoundEngine:
             tensors_sha256(payload),
             card.generation.id,
             settings.train_mode,
-            _fine_tune(settings, row.number),
+            settings.fine_tune_in(row.number),
             settings.seed,
-            () if settings.private else self._expert_load(row.number - 1),
+            () if settings.private else self._expert_load(row.number - 1, card.generation.id),
             all_experts=settings.private is not None,
+            welcome=earlier,
         )
         return RoundInProgress(row, settings, expectation, task, payload)
 
-    def _expert_load(self, number: int) -> tuple[float, ...]:
-        """The expert load of a published round's cohort, summed over its clients; empty when there was none."""
+    def _expert_load(self, number: int, generation: str) -> tuple[float, ...]:
+        """The expert load of a published round's cohort, summed over its clients.
+
+        Empty when there was none, or when it was a round of another generation.
+        """
         row = self.registry.published_round(number)
-        statistics = list(self.registry.router_statistics(row.id).values()) if row else []
+        if row is None or self.registry.model(str(row.published_sha256)).generation != generation:
+            return ()
+        statistics = list(self.registry.router_statistics(row.id).values())
         return sum(statistics[1:], start=statistics[0]).load if statistics else ()
 
     def _spool_of(self, row: RoundRow) -> Path:
@@ -329,13 +356,6 @@ def _experts(specs: Mapping[str, TensorSpec]) -> int:
 def _not_finite(tensors: Tensors) -> str | None:
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     return f"{len(broken)} tensors hold values that are not finite (first: {broken[0]})" if broken else None
-
-
-def _fine_tune(settings: RoundSettings, number: int) -> FineTuneSettings:
-    """The clients' training in a round, at the learning rate that its schedule has in the middle of the round."""
-    share = min(1.0, (number - 0.5) / settings.rounds) if settings.rounds else 0.0
-    factor = rate_factor(settings.schedule, share=share, step=number - 1)
-    return replace(settings.fine_tune, learning_rate=settings.fine_tune.learning_rate * factor)
 
 
 def tensors_bytes(tensors: Tensors) -> int:

@@ -2,15 +2,19 @@
 
 ``mcoe-server.toml`` in the data folder holds what differs from the defaults; ``MCOE_SERVER_PORT`` and the like go over
 it, and flags over those. `start` without any of them works on this machine alone.
+
+A server runs one experiment, or one for each table ``[experiments.NAME]`` of the file, which goes over what stands
+above it. What belongs to the whole server, such as its ports, no table may hold.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,56 +27,101 @@ from mcoe_model.files import read_json, write_json
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
+from server.aggregation.optimiser import OPTIMISERS, OptimiserName, OptimiserSettings
 from server.aggregation.rule import ROUTER_MODES, RouterMode, RuleSettings
+from server.check_ins import CheckIns
 from server.cohort import cohort_size
+from server.lifecycle import RELEASES, Release, ReleasePolicy
+from server.opening import Opening, OpenWhen
+from server.paths import ServerPaths
 from server.private_mode import PrivateMode
-from server.registry.database import sqlite_url
+from server.registry.privacy import FORGETTING, Forgetting
+from server.round_settings import RoundSettings
 
 ENVIRONMENT = "MCOE_SERVER_"
 
 
+#: What an experiment may be called: it names a folder, a part of an address and a process.
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
 def _setting(default: Any, says: str) -> Any:
-    return field(default=default, metadata={"help": says})
+    return field(default=default, metadata={"help": says, "whole": False})
+
+
+def _whole(default: Any, says: str) -> Any:
+    """A setting of the whole server, that its experiments share."""
+    return field(default=default, metadata={"help": says, "whole": True})
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Every setting of the server, with what `mcoe-server start --help` says of it."""
+    """Every setting of the server and of one of its experiments, with what it means."""
 
-    host: str = _setting("127.0.0.1", "address that wearables reach; 0.0.0.0 for every one of this machine")
-    port: int = _setting(8443, "port that wearables reach (TLS)")
-    local_port: int = _setting(8444, "port on 127.0.0.1 for the server's own processes")
-    database: str = _setting("", "SQLAlchemy URL of the registry; by default SQLite in the data folder")
-    experiment: str = _setting("fleet", "experiment that this server runs")
+    host: str = _whole("127.0.0.1", "address that wearables reach; 0.0.0.0 for every one of this machine")
+    port: int = _whole(8443, "port that wearables reach (TLS)")
+    local_port: int = _whole(8444, "port on 127.0.0.1 for the server's own processes")
+    database: str = _whole("", "SQLAlchemy URL of the registry; by default SQLite in the data folder")
+    experiment: str = _whole("fleet", "experiment that this server runs")
     train: TrainMode = _setting("head", "head (frozen backbones) or full")
     rule: str = _setting("expert-weighted-mean", f"aggregation rule: {', '.join(RULES)}")
     seed: int = _setting(0, "seed of the cohorts and of the clients' training")
     local_epochs: int = _setting(5, "epochs on a client in one round")
     batch_size: int = _setting(8, "batch size on a client")
     lr: float = _setting(1e-3, "learning rate on a client")
-    min_clients: int = _setting(2, "a round opens when this many clients with clips are present")
+    open_when: OpenWhen = _setting("ready", "rounds open when clients are ready, on a schedule or on command")
+    round_every_hours: float = _setting(24.0, "hours between the openings of two rounds of a schedule")
+    min_clients: int = _setting(2, "a round opens when this many clients with new clips are present")
+    same_data_rounds: int = _setting(1000, "rounds that may learn a client's clips before it needs new ones; 0: any")
     cohort: str = _setting("all", "clients per round: all, a number or a share of those present")
+    cohort_filter: str = _setting("*", "clients that rounds may ask: patterns over id or alias, separated by commas")
     over_select: float = _setting(1.0, "ask so many times more clients, and close when enough were accepted")
     quorum: float = _setting(0.5, "share of the cohort whose replies must be accepted")
+    first_k: int = _setting(0, "a round closes when so many replies are accepted; 0: it waits for all")
+    max_staleness: int = _setting(4, "with first_k, a late update is taken at most so many versions later")
+    staleness_exponent: float = _setting(0.5, "a of the weight (1 + tau)^-a of an update tau versions late")
     deadline_s: float = _setting(3600.0, "seconds after which a round closes without those who have not answered")
     pause_s: float = _setting(5.0, "seconds between a round's end and the next one's opening")
-    enrolment: bool = _setting(True, "whether wearables may enrol with an invitation")
+    max_in_flight: int = _setting(64, "train messages that are outstanding at a time; each takes server memory")
+    client_version_least: str = _setting("", "clients of an older version train nothing; empty: any will do")
+    client_version_advised: str = _setting("", "clients of an older version are advised to be updated")
+    check_in_s: float = _setting(0.0, "seconds between two check-ins of a client, which sleeps meanwhile; 0: it stays")
+    enrolment: bool = _whole(True, "whether wearables may enrol while an invitation is open")
     private: bool = _setting(False, "client-level differential privacy; its rule takes the place of rule")
     private_clip: float = _setting(1.0, "L2 norm to which a client's whole update is clipped")
     private_noise: float = _setting(1.0, "noise on the sum of updates, in clips")
     private_denominator: int = _setting(20, "cohort size that the sum is divided by, whoever answers")
     private_delta: float = _setting(1e-5, "delta of every epsilon")
     private_epsilon: float = _setting(8.0, "a client that has spent this takes part no longer")
+    trusted_set: str = _setting("", "folder of clean clips in SEE's layout that the rule fltrust trains on")
     evaluation_set: str = _setting("", "folder of labelled clips in SEE's layout that every new model is scored on")
     evaluation_margin: float = _setting(0.02, "a new model may score this much less WAR than its parent")
+    evaluation_clients: int = _setting(0, "clients that compare a new model with its parent, without evaluation_set")
+    canary_share: float = _setting(0.0, "share of the clients that runs a new model first; 0: none")
+    canary_check_ins: int = _setting(5, "check-ins of canary clients after which a new model is released")
+    canary_hours: float = _setting(168.0, "hours that a canary has for these check-ins; then it is held")
+    release: Release = _setting("auto", f"{' or '.join(RELEASES)}: a model that passed waits for `models promote`")
+    max_examples: int = _setting(1000, "a client's number of clips counts at most this much")
+    max_gate_mass: float = _setting(500.0, "its gate mass for one expert counts at most this much")
     faulty: int = _setting(1, "clients that a robust rule assumes to be hostile")
     router: RouterMode = _setting("averaged", f"what becomes of the router: {', '.join(ROUTER_MODES)}")
+    server_optimiser: OptimiserName = _setting("none", f"step along what the rule made: {', '.join(OPTIMISERS)}")
+    server_lr: float = _setting(0.0, "learning rate of the server's optimiser; 0: 1 with fedavgm, 0.01 with fedadam")
+    server_momentum: float = _setting(0.9, "momentum of fedavgm, beta 1 of fedadam")
+    server_second_momentum: float = _setting(0.99, "beta 2 of fedadam")
+    server_adaptivity: float = _setting(1e-3, "tau of fedadam: below it, values take smaller steps")
+    forget_default: Forgetting = _whole(
+        "keep", f"when a wearer asks to be forgotten: {', '.join(FORGETTING)}"
+    )
     keep_updates: bool = _setting(False, "keep accepted updates for `rounds replay`: to look into faults")
     coarse: bool = _setting(False, "keep router statistics in four bins once their round is over")
     retention_days: int = _setting(90, "days that router statistics and check-ins are kept")
-    dashboard_port: int = _setting(8445, "port on 127.0.0.1 for the dashboard; 0: none")
-    webhook: str = _setting("", "address that is told when a round closes or an alarm begins")
-    disk_floor_mb: int = _setting(500, "no round opens with less free disk than this")
+    dashboard_port: int = _whole(8445, "port on 127.0.0.1 for the dashboard; 0: none")
+    webhook: str = _whole("", "address that is told when a round closes or an alarm begins")
+    fleet_per_minute: int = _whole(6000, "requests a minute that one address may make of Flower's public routes")
+    fleet_body_mb: int = _whole(64, "size of the largest body that these take; Flower sends a model in parts of 5 MB")
+    compact_mb: int = _whole(64, "Flower's database is compacted when larger, once no round is open")
+    disk_floor_mb: int = _whole(500, "no round opens with less free disk than this")
 
     def __post_init__(self) -> None:
         found = []
@@ -85,31 +134,54 @@ class ServerSettings:
             found.append(f"train must be one of {', '.join(TRAIN_MODES)}, not {self.train!r}")
         if self.rule not in RULES:
             found.append(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}")
+        if self.forget_default not in FORGETTING:
+            found.append(f"forget_default must be one of {', '.join(FORGETTING)}, not {self.forget_default!r}")
         if not 1 <= self.over_select <= 10:
             found.append(f"over_select must be between 1 and 10, not {self.over_select}")
+        if self.first_k and self.over_select > 1:
+            found.append("first_k and over_select both close a round early; set one of them")
+        if self.cohort.isdigit() and int(self.cohort) < self.first_k:
+            found.append(f"first_k is {self.first_k}, and a cohort of {self.cohort} never sends so many")
         if self.private and self.over_select > 1:
             found.append("private rounds must not close with the first replies: over_select must be 1")
         if not 0 < self.quorum <= 1:
             found.append(f"quorum must be above 0 and at most 1, not {self.quorum}")
-        for name in ("min_clients", "deadline_s"):
+        for name in ("deadline_s", "fleet_per_minute", "fleet_body_mb", "max_in_flight"):
             if not 0 < getattr(self, name) < math.inf:
                 found.append(f"{name} must be above 0 and finite, not {getattr(self, name)}")
-        for name in ("pause_s", "disk_floor_mb", "seed", "evaluation_margin", "retention_days", "dashboard_port"):
+        if self.check_in_s and not self.deadline_s > self.check_in_s:
+            found.append(f"deadline_s must be longer than check_in_s, {self.check_in_s:g}: clients come in between")
+        for name in ("evaluation_clients", "canary_share"):
+            if self.private and getattr(self, name):
+                found.append(f"{name} must be 0 in private mode: what clients say of a model carries no noise")
+        for name in ("pause_s", "compact_mb", "disk_floor_mb", "seed", "retention_days", "dashboard_port"):
             if not 0 <= getattr(self, name) < math.inf:
                 found.append(f"{name} must not be negative and be finite, not {getattr(self, name)}")
-        for name in ("host", "experiment"):
+        for name in ("host", "cohort_filter"):
             if not getattr(self, name).strip():
                 found.append(f"{name} must not be empty")
-        if self.evaluation_set and not Path(self.evaluation_set).is_dir():
-            found.append(f"evaluation_set {self.evaluation_set} is no folder")
+        if not _NAME.fullmatch(self.experiment):
+            found.append(f"experiment must have up to 40 letters, digits, - and _, not {self.experiment!r}")
+        for name in ("evaluation_set", "trusted_set"):
+            if getattr(self, name) and not Path(getattr(self, name)).is_dir():
+                found.append(f"{name} {getattr(self, name)} is no folder")
         for check in (
             lambda: self.fine_tune,
             lambda: self.rule_settings,
+            lambda: self.optimiser,
+            lambda: self.opening,
+            lambda: self.check_ins,
             lambda: self.private_mode,
+            lambda: self.release_policy,
             lambda: cohort_size(self.cohort, sys.maxsize),
         ):
             try:
                 check()
+            except SettingsError as fault:
+                found += fault.faults
+        if not found:  # what the settings of a round say of each other
+            try:
+                _ = self.round_settings
             except SettingsError as fault:
                 found += fault.faults
         try:
@@ -133,110 +205,181 @@ class ServerSettings:
         return PrivateMode(*rule, self.private_delta, self.private_epsilon)
 
     @property
+    def optimiser(self) -> OptimiserSettings:
+        """The server's optimiser."""
+        moments = (self.server_momentum, self.server_second_momentum, self.server_adaptivity)
+        return OptimiserSettings(self.server_optimiser, self.server_lr or None, *moments)
+
+    @property
+    def opening(self) -> Opening:
+        """When rounds open; a cohort of a fixed number needs as many clients."""
+        enough = max(self.min_clients, int(self.cohort)) if self.cohort.isdigit() else self.min_clients
+        return Opening(self.open_when, enough, self.round_every_hours, self.same_data_rounds)
+
+    @property
+    def check_ins(self) -> CheckIns:
+        """What a client hears when it checks in."""
+        return CheckIns(self.client_version_least, self.client_version_advised, self.check_in_s)
+
+    @property
+    def release_policy(self) -> ReleasePolicy:
+        """What a new model has to show."""
+        return ReleasePolicy(
+            self.evaluation_margin,
+            self.evaluation_clients,
+            self.canary_share,
+            self.canary_check_ins,
+            self.canary_hours,
+            self.release,
+        )
+
+    @property
     def rule_settings(self) -> RuleSettings:
         """Bounds of the aggregation rule."""
-        return RuleSettings(faulty=self.faulty, router=self.router)
-
-
-@dataclass(frozen=True)
-class ServerPaths:
-    """The files of a server's data folder."""
-
-    folder: Path
-
-    @property
-    def settings(self) -> Path:
-        return self.folder / "mcoe-server.toml"
+        return RuleSettings(
+            max_examples=self.max_examples,
+            max_gate_mass=self.max_gate_mass,
+            faulty=self.faulty,
+            router=self.router,
+            staleness_exponent=self.staleness_exponent,
+        )
 
     @property
-    def certificates(self) -> Path:
-        return self.folder / "certificates"
-
-    @property
-    def registry(self) -> Path:
-        return self.folder / "registry.sqlite"
-
-    @property
-    def models(self) -> Path:
-        return self.folder / "models"
-
-    @property
-    def spool(self) -> Path:
-        return self.folder / "spool"
-
-    @property
-    def superlink(self) -> Path:
-        """Flower's database: disposable, since registrations can be made again from the registry."""
-        return self.folder / "superlink.sqlite"
-
-    @property
-    def secret(self) -> Path:
-        """What the coordinator shows the SuperLink to be given its task."""
-        return self.folder / "superexec.secret"
-
-    @property
-    def noise_secret(self) -> Path:
-        """What the noise of private rounds is drawn from; whoever knows it can take the noise away."""
-        return self.folder / "noise.secret"
-
-    @property
-    def logs(self) -> Path:
-        return self.folder / "logs"
-
-    def database_url(self, settings: ServerSettings) -> str:
-        """The registry's database."""
-        return settings.database or sqlite_url(self.registry)
+    def round_settings(self) -> RoundSettings:
+        """What every round does."""
+        return RoundSettings(
+            fine_tune=self.fine_tune,
+            train_mode=self.train,
+            rule=self.rule,
+            rule_settings=self.rule_settings,
+            quorum=self.quorum,
+            seed=self.seed,
+            keep_updates=self.keep_updates,
+            private=self.private_mode,
+            optimiser=self.optimiser,
+            trusted_set=self.trusted_set,
+            first_k=self.first_k,
+            max_staleness=self.max_staleness,
+            cohort_filter=self.cohort_filter,
+        )
 
 
 def load_settings(
-    paths: ServerPaths, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+    paths: ServerPaths,
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+    experiment: str | None = None,
 ) -> ServerSettings:
-    """Defaults, then the TOML file, then the environment, then flags that are not None.
+    """The settings of one experiment: the named one, or the only one.
 
-    Raises DataMissing for a folder that `mcoe-server init` did not make, SettingsError with every fault found.
+    Raises what `load_experiments` raises, and DataMissing for an experiment that is not there or must be named.
+    """
+    found = {settings.experiment: settings for settings in load_experiments(paths, flags, environment)}
+    if experiment is None and len(found) == 1:
+        return next(iter(found.values()))
+    if experiment not in found:
+        there = f"this server has {', '.join(found)}"
+        raise DataMissing(f"{there}; name one with --experiment" if experiment is None else
+                          f"there is no experiment {experiment}; {there}")  # fmt: skip
+    return found[experiment]
+
+
+def load_experiments(
+    paths: ServerPaths, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> tuple[ServerSettings, ...]:
+    """The settings of every experiment, in the file's order.
+
+    Defaults, then the TOML file, then its table of the experiment, then the environment, then flags that are not None;
+    the last two are for all experiments. Raises DataMissing for a folder that `mcoe-server init` did not make,
+    SettingsError with every fault found.
     """
     if not paths.settings.is_file():
         raise DataMissing(f"{paths.folder} holds no server; make one with: mcoe-server init --dir {paths.folder}")
-    kinds = {setting.name: type(setting.default) for setting in fields(ServerSettings)}
     found: list[str] = []
-    given: dict[str, Any] = {}
+    written: dict[str, Any] = {}
     try:
-        given |= tomllib.loads(paths.settings.read_text())
+        written |= tomllib.loads(paths.settings.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         found.append(f"{paths.settings}: {fault}")
+    tables = _tables(written.pop("experiments", None), found)
+    over: dict[str, Any] = {}
     for variable, text in environment.items():
         if variable.startswith(ENVIRONMENT):
             name = variable.removeprefix(ENVIRONMENT).lower()
-            given[name] = _from_text(text, kinds.get(name, str))
-    given |= {name: value for name, value in flags.items() if value is not None}
-    fitting: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in kinds:
-            found.append(f"there is no setting {name!r}")
-        elif kinds[name] is float and type(value) is int:
-            fitting[name] = float(value)
-        elif type(value) is not kinds[name]:
-            found.append(f"{name} must be a {kinds[name].__name__}, not {value!r}")
-        else:
-            fitting[name] = value
-    try:
-        settings = ServerSettings(**fitting)
-    except SettingsError as fault:
-        found += fault.faults
+            over[name] = _from_text(text, _KINDS.get(name, str))
+    over |= {name: value for name, value in flags.items() if value is not None}
+    top = _fitting(written | over, found)
+    if tables and "experiment" in top:
+        found.append("experiment names the only one; it cannot be given beside tables of experiments")
+    experiments = [] if tables else [_made(top, found)]
+    faults: dict[str, list[str]] = {}
+    for name, table in tables.items():
+        own = faults[name] = []
+        mine = {key: value for key, value in _fitting(table, own).items() if not _is_whole(key, own)}
+        experiments.append(_made(top | mine | _fitting(over, []) | {"experiment": name}, own))
+    # What stands above the tables is complete with each of them only; a fault that all of them have is told once.
+    shared = [fault for fault in next(iter(faults.values()), []) if all(fault in own for own in faults.values())]
+    found += shared
+    found += [f"experiment {name}: {fault}" for name, own in faults.items() for fault in own if fault not in shared]
     if found:
         raise SettingsError(found)
-    return settings
+    return tuple(settings for settings in experiments if settings is not None)
 
 
-def write_running(paths: ServerPaths, settings: ServerSettings) -> None:
+def _tables(given: Any, found: list[str]) -> dict[str, dict[str, Any]]:
+    """The experiments' tables by name; faults are added to those found."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not given or not all(isinstance(table, dict) for table in given.values()):
+        found.append("experiments must hold a table for each experiment, such as [experiments.glasses]")
+        return {}
+    return given
+
+
+def _fitting(given: Mapping[str, Any], found: list[str]) -> dict[str, Any]:
+    """The settings among these that exist and have their type; faults are added to those found."""
+    fitting: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in _KINDS:
+            found.append(f"there is no setting {name!r}")
+        elif _KINDS[name] is float and type(value) is int:
+            fitting[name] = float(value)
+        elif type(value) is not _KINDS[name]:
+            found.append(f"{name} must be a {_KINDS[name].__name__}, not {value!r}")
+        else:
+            fitting[name] = value
+    return fitting
+
+
+def _is_whole(name: str, found: list[str]) -> bool:
+    if name in _WHOLE:
+        found.append(f"{name} belongs to the whole server; give it above all tables")
+    return name in _WHOLE
+
+
+def _made(fitting: Mapping[str, Any], found: list[str]) -> ServerSettings | None:
+    """The settings; their faults are added to those found."""
+    try:
+        return ServerSettings(**fitting)
+    except SettingsError as fault:
+        found += fault.faults
+        return None
+
+
+#: The type of every setting, and the names of those that all experiments share.
+_KINDS = {setting.name: type(setting.default) for setting in fields(ServerSettings)}
+_WHOLE = frozenset(setting.name for setting in fields(ServerSettings) if setting.metadata["whole"])
+
+
+def write_running(paths: ServerPaths, experiments: Sequence[ServerSettings]) -> None:
     """Tell the server's processes what `start` was told."""
-    write_json(paths.folder / "running.json", asdict(settings))
+    write_json(paths.folder / "running.json", {"experiments": [asdict(settings) for settings in experiments]})
 
 
-def read_running(paths: ServerPaths) -> ServerSettings:
-    """What `start` was told."""
-    stored: dict[str, Any] = read_json(paths.folder / "running.json")
-    return ServerSettings(**stored)
+def read_running(paths: ServerPaths) -> tuple[ServerSettings, ...]:
+    """What `start` was told of every experiment."""
+    stored = read_json(paths.folder / "running.json")["experiments"]
+    return tuple(ServerSettings(**settings) for settings in stored)
 
 
 def _from_text(text: str, kind: type) -> Any:

@@ -70,24 +70,34 @@ class SpooledUpdate:
 
 def torn_update(path: Path) -> DataInvalid:
     """The error for an update whose bytes are not all there."""
-    return DataInvalid(f"the accepted update {path} is torn; restore it from a backup, or start a new run")
+    return DataInvalid(f"the accepted update {path} is torn")
 
 
 def open_update(folder: Path, update_id: str) -> SpooledUpdate:
     """Find a spooled update's tensors. Raises DataMissing when its file is gone, DataInvalid when it is torn."""
     path = spool_path(folder, update_id)
     if not path.is_file():
-        raise DataMissing(f"the accepted update {path} is gone; restore it from a backup, or start a new run")
+        raise DataMissing(f"the accepted update {path} is gone")
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(min(length, size)))
         header.pop("__metadata__", None)
         offsets = {name: entry["data_offsets"] for name, entry in header.items()}
         extents = {name: (8 + length + begin, 8 + length + end) for name, (begin, end) in offsets.items()}
-        torn = path.stat().st_size != max((end for _, end in extents.values()), default=8 + length)
+        torn = size != max((end for _, end in extents.values()), default=8 + length)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         torn = True
     if torn:
         raise torn_update(path)
     return SpooledUpdate(path, extents)
+
+
+def is_whole(folder: Path, update_id: str) -> bool:
+    """Whether a spooled update is there with all its bytes."""
+    try:
+        open_update(folder, update_id)
+    except (DataMissing, DataInvalid):
+        return False
+    return True

@@ -8,7 +8,6 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from mcoe_model.model_file import read_model
-from mcoe_model.networks.presets import PRESETS
 from server.acceptance import Rejected
 from server.aggregation.rule import RuleSettings
 from server.app import Coordinator, Event, Policy, ReplyJudged, RoundEnded, RoundOpened
@@ -38,9 +37,9 @@ def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None], poll: f
         schedule=scene.settings.schedule,
         rounds=scene.settings.rounds,
         seed=scene.settings.seed,
+        optimiser=scene.settings.optimiser,
     )
-    top_k = PRESETS[scene.settings.model].top_k
-    engine = RoundEngine(open_registry(folder), Artifacts(scene.paths.models), scene.paths.spool, settings, top_k)
+    engine = RoundEngine(open_registry(folder), Artifacts(scene.paths.models), scene.paths.spool, settings)
     engine.start_from(*read_model(scene.paths.base))
     policy = Policy(scene.settings.rounds, scene.settings.cohort, max_in_flight=len(scene.clips.records), poll_s=poll)
     Coordinator(Presence(grid, engine.registry.saw), engine, policy, scene.settings.seed, watch).run()

@@ -2,10 +2,13 @@
 
 A parent that holds the other end of that pipe closes it when it is done, and the system does when the parent is killed.
 Flower puts its processes into sessions of their own and Ray starts servers, so nothing else would end them then.
+Whoever loses its parent below this process becomes its child (`PR_SET_CHILD_SUBREAPER`, prctl(2)), however young it is.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import select
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from contextlib import suppress
 
 import psutil
 
+_PR_SET_CHILD_SUBREAPER = 36
 #: Seconds between two looks at which processes there are.
 LOOK = 0.5
 #: Seconds that processes have to end by themselves once they were asked to.
@@ -23,14 +27,15 @@ GRACE = 5.0
 
 def main(command: list[str]) -> int:
     """Returns the command's exit status, negative for a signal."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     running = psutil.Popen(command, stdin=subprocess.DEVNULL)
-    family: set[psutil.Process] = {running}
+    keeper, family = psutil.Process(), {running}
     closed: list[object] = []
     while running.poll() is None and not closed:
         closed, _, _ = select.select([sys.stdin], [], [], LOOK)
-        with suppress(psutil.NoSuchProcess):
-            family.update(running.children(recursive=True))
+        _collect(keeper, running)
     for ask in (psutil.Process.terminate, psutil.Process.kill):
+        family.update(keeper.children(recursive=True))
         for process in _living(family):
             with suppress(psutil.NoSuchProcess):
                 ask(process)
@@ -39,6 +44,14 @@ def main(command: list[str]) -> int:
             running.poll()
             time.sleep(0.05)
     return int(running.wait())
+
+
+def _collect(keeper: psutil.Process, running: psutil.Process) -> None:
+    """Take notice of the orphans that have ended, as the first process of a system does."""
+    for process in keeper.children():
+        if process.pid != running.pid:
+            with suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
 
 
 def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

@@ -18,7 +18,7 @@ from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.weights import load_model
 from mcoe_model.model_file import ModelCard
 from mcoe_model.networks import MCOENet
-from mcoe_model.update import TrainMode
+from mcoe_model.update import TRAIN_MODES, TrainMode
 from mcoe_model.workers import one_thread
 from simulations.coordination import coordinate, say_events
 from simulations.scene import Scene, cache_folder, open_scene
@@ -36,6 +36,10 @@ class SubjectStore:
         self._subject = subjects[partition] if partition < len(subjects) else None
         self.client_id = f"subject-{self._subject}" if self._subject else f"nobody-{partition}"
 
+    @property
+    def learns(self) -> tuple[TrainMode, ...]:
+        return TRAIN_MODES
+
     def clip_names(self) -> tuple[str, ...]:
         if self._subject is None:
             return ()
@@ -46,6 +50,12 @@ class SubjectStore:
 
     def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
         return self._scene.training_samples(model, self.model()[1], self._scene.indices("clients", self._subject))
+
+    def method(self) -> None:
+        """Nothing: a subject's clips are all learned in every round."""
+
+    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+        return self.samples(model, train_mode)
 
 
 @lru_cache(maxsize=1)

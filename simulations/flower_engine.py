@@ -28,7 +28,7 @@ from simulations.coordination import open_registry
 from simulations.scene import open_scene
 
 #: Seconds until a SuperLink must answer, and until another process must have let go of the run's folder.
-PATIENCE = 60.0
+PATIENCE = 180.0
 #: Seconds between two looks at the registry.
 LOOK = 1.0
 #: Ray's word for a Ray of this run's own, whatever else runs on the machine.

@@ -18,6 +18,7 @@ from mcoe_model.learning.settings import FineTuneSettings, Schedule
 from mcoe_model.networks.presets import PRESETS
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
+from server.aggregation.optimiser import OPTIMISERS, OptimiserName, OptimiserSettings
 
 Protocol = Literal["unseen-subjects", "published"]
 Engine = Literal["local", "ray"]
@@ -59,6 +60,11 @@ class SimulationSettings:
     train: TrainMode = _setting("full", "head (frozen backbones, cached features) or full")
     rule: str = _setting("weighted-mean", f"aggregation rule: {', '.join(SIMULATED_RULES)}")
     faulty: int = _setting(1, "clients that a robust rule assumes to be hostile")
+    server_optimiser: OptimiserName = _setting("none", f"step along what the rule made: {', '.join(OPTIMISERS)}")
+    server_lr: float = _setting(0.0, "learning rate of the server's optimiser; 0: 1 with fedavgm, 0.01 with fedadam")
+    server_momentum: float = _setting(0.9, "momentum of fedavgm, beta 1 of fedadam")
+    server_second_momentum: float = _setting(0.99, "beta 2 of fedadam")
+    server_adaptivity: float = _setting(1e-3, "tau of fedadam: below it, values take smaller steps")
     protocol: Protocol = _setting("unseen-subjects", "unseen-subjects, or published: SEE's own split, by sequence")
     fold: str = _setting("0", "which fold of the subjects is tested; all: one after the other, every subject once")
     folds: int = _setting(5, "number of folds; as many as subjects is leave-one-subject-out")
@@ -102,7 +108,7 @@ class SimulationSettings:
             found.append(f"--cohort must be 'all', a whole number or a share between 0 and 1, not {self.cohort!r}")
         if self.size and not 16 <= self.size <= 512:
             found.append(f"--size must be 0 (the model's own) or between 16 and 512 pixels, not {self.size}")
-        for build in (lambda: self.rates, self._fine_tune, self._synthetic):
+        for build in (lambda: self.rates, self._fine_tune, self._synthetic, lambda: self.optimiser):
             try:
                 build()
             except SettingsError as fault:
@@ -174,6 +180,12 @@ class SimulationSettings:
             batch_norm="running" if self.base == "scratch" else "frozen",
             augment=self.train == "full" and self.protocol != "published",
         )
+
+    @property
+    def optimiser(self) -> OptimiserSettings:
+        """The server's optimiser."""
+        moments = (self.server_momentum, self.server_second_momentum, self.server_adaptivity)
+        return OptimiserSettings(self.server_optimiser, self.server_lr or None, *moments)
 
     @property
     def processes(self) -> int:

@@ -77,6 +77,7 @@ def describe(settings: SimulationSettings) -> dict[str, Any]:
         "cohort": settings.cohort,
         "train": settings.train,
         "rule": settings.rule,
+        "server_optimiser": settings.server_optimiser,
     }
 
 

@@ -34,6 +34,7 @@ Examples:
 OF_ROUNDS = (
     *("base", "rounds", "cohort", "local_epochs", "batch_size", "lr", "grid", "schedule"),
     *("train", "rule", "faulty", "engine", "baselines"),
+    *("server_optimiser", "server_lr", "server_momentum", "server_second_momentum", "server_adaptivity"),
 )
 
 

@@ -99,6 +99,7 @@ def test_the_server_never_loads_torch() -> None:
 
 def test_the_shared_modules_need_numpy_only() -> None:
     shared = ("protocol", "update", "model_file", "router_statistics", "tensors", "files", "streams", "errors", "names")
+    shared += ("learning.replay",)
     found = {name.split(".")[0] for name in loaded("import " + ", ".join(f"mcoe_model.{name}" for name in shared))}
     assert "numpy" in found
     assert not {"torch", "flwr", "sqlalchemy", "PIL", "server", "client", "simulations"} & found

@@ -142,7 +142,7 @@ def test_a_dtype_that_numpy_does_not_have(tmp_path: Path) -> None:
         read_model(path)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_file_is_refused_or_read_never_anything_else(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

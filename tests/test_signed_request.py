@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import datetime
+import stat
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -74,7 +76,7 @@ def test_headers_that_are_missing_or_nonsense_are_refused(name: str, value: str 
 
 
 @given(st.dictionaries(st.sampled_from([KEY, TIME, ONCE, SIGNATURE]), st.text(max_size=200)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_in_a_header_is_refused_and_nothing_else_happens(changes: dict[str, str]) -> None:
     if changes:
         assert refusal(sign(OURS, "POST", PATH, BODY) | changes)
@@ -122,3 +124,72 @@ def test_the_private_key_is_in_no_header() -> None:
     sent = " ".join(sign(OURS, "POST", PATH, BODY).values())
     assert str(number) not in sent and f"{number:x}" not in sent
     assert base64.b64encode(number.to_bytes(48, "big")).decode() not in sent
+
+
+def test_what_was_used_stays_used_over_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "used"
+    used = [sign(OURS, "POST", PATH, BODY) for _ in range(3)]
+    before = Verifier(file)
+    for headers in used:
+        before.verify(headers, "POST", PATH, BODY, now())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    for _ in range(2):
+        after = Verifier(file)
+        for headers in used:
+            with pytest.raises(RequestRefused, match="made before"):
+                after.verify(headers, "POST", PATH, BODY, now())
+        used.append(sign(OURS, "POST", PATH, BODY))
+        after.verify(used[-1], "POST", PATH, BODY, now())
+
+
+def test_the_file_of_used_requests_is_begun_anew_with_what_may_be_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcoe_model.signed_request.MAX_LINES", 5)
+    file, verifier = tmp_path / "used", Verifier(tmp_path / "used")
+    for _ in range(5):
+        verifier.verify(sign(OURS, "POST", PATH, BODY), "POST", PATH, BODY, now())
+    assert len(file.read_text().splitlines()) == 5
+    assert public_pem(OURS).splitlines()[1] not in file.read_text()
+    monkeypatch.setattr("mcoe_model.signed_request.LIFETIME_S", 0.0)
+    last = sign(OURS, "POST", PATH, BODY)
+    verifier.verify(last, "POST", PATH, BODY, datetime.datetime.fromisoformat(last[TIME]))
+    assert [line.split()[0] for line in file.read_text().splitlines()] == [last[ONCE]]
+
+
+@pytest.mark.parametrize("left", ["0123", "0" * 32 + " 2026-1", "0" * 32 + " 2026-11-21", "0" * 32 + " ", "\n", "\xff"])
+def test_a_line_that_a_power_cut_left_is_no_harm(tmp_path: Path, left: str) -> None:
+    file, used = tmp_path / "used", sign(OURS, "POST", PATH, BODY)
+    Verifier(file).verify(used, "POST", PATH, BODY, now())
+    with file.open("ab") as torn:
+        torn.write(left.encode("latin-1"))
+    again = Verifier(file)
+    with pytest.raises(RequestRefused, match="made before"):
+        again.verify(used, "POST", PATH, BODY, now())
+    again.verify(sign(OURS, "POST", PATH, BODY), "POST", PATH, BODY, now())
+
+
+def test_a_request_that_cannot_be_remembered_is_not_believed_and_the_next_one_is(tmp_path: Path) -> None:
+    file, used = tmp_path / "used", sign(OURS, "POST", PATH, BODY)
+    verifier = Verifier(file)
+    verifier.verify(used, "POST", PATH, BODY, now())
+    file.unlink()
+    file.mkdir()  # nothing can be appended to it
+    with pytest.raises(OSError, match="directory"):
+        verifier.verify(sign(OURS, "POST", PATH, BODY), "POST", PATH, BODY, now())
+    file.rmdir()
+    later = sign(OURS, "POST", PATH, BODY)
+    verifier.verify(later, "POST", PATH, BODY, now())
+    for headers in (used, later):
+        with pytest.raises(RequestRefused, match="made before"):
+            Verifier(file).verify(headers, "POST", PATH, BODY, now())
+
+
+def test_of_a_strangers_request_nothing_is_remembered(tmp_path: Path) -> None:
+    def refuse(key: str) -> None:
+        raise RequestRefused(f"a stranger: {key == public_pem(OURS)}")
+
+    file = tmp_path / "used"
+    with pytest.raises(RequestRefused, match="stranger: True"):
+        Verifier(file).verify(sign(OURS, "POST", PATH, BODY), "POST", PATH, BODY, now(), refuse)
+    assert not file.exists()

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from mcoe_model.tensors import pack, unpack
+from mcoe_model.model_file import tensors_sha256
+from mcoe_model.tensors import Payload, PayloadReader, pack, unpack
 
 
 def header(text: str) -> bytes:
@@ -54,3 +55,21 @@ def test_order_of_names_and_memory_does_not_matter() -> None:
 def test_anything_else_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         unpack(content)
+
+
+def test_a_payload_is_read_only_and_named_by_its_hash() -> None:
+    tensors = {"a": np.arange(3, dtype=np.float32)}
+    payload = PayloadReader().read(pack(tensors))
+    assert payload.sha256 == tensors_sha256(tensors) == Payload.of(tensors).sha256
+    with pytest.raises(ValueError, match="read-only"):
+        payload.tensors["a"][0] = 1
+    tensors["a"][0] = 1  # what it was made of may still change
+
+
+def test_a_reader_tells_payloads_apart() -> None:
+    reader, first, second = PayloadReader(), {"a": np.zeros(3, np.float32)}, {"a": np.ones(3, np.float32)}
+    found = [reader.read(pack(tensors)).sha256 for tensors in (first, first, second, first)]
+    assert found == [tensors_sha256(tensors) for tensors in (first, first, second, first)]
+    with pytest.raises(ValueError, match="cannot be read"):
+        reader.read(b"nothing")
+    assert reader.read(pack(second)).sha256 == tensors_sha256(second)

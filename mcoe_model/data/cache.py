@@ -194,7 +194,11 @@ def _decode_sequence(root: Path, record: SequenceRecord, size: int) -> Pictures 
 def _decode(path: Path, size: int) -> Pictures:
     """One picture as (size, size) grey."""
     with Image.open(path) as picture:
-        grey = picture.convert("L")
+        return resized(picture.convert("L"), size)
+
+
+def resized(grey: Image.Image, size: int) -> Pictures:
+    """A grey picture as a square (size, size), as the networks see it; see the module."""
     shorter = min(grey.size)
     width, height = (int(size * side / shorter) for side in grey.size)
     if grey.size != (width, height):

@@ -19,6 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+#: Pictures of a window, and from one of them to the next.
+SAMPLES, STRIDE = 4, 4
+
 _LARGEST_OFFSET = 4  # whatever the stride: the source draws 0..4 even at stride 2
 
 
@@ -30,7 +33,7 @@ class WindowLaw(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def window_law(length: int, *, samples: int = 4, stride: int = 4) -> WindowLaw:
+def window_law(length: int, *, samples: int = SAMPLES, stride: int = STRIDE) -> WindowLaw:
     """The distribution of ``draw_window`` for a sequence of ``length`` pictures.
 
     Probabilities are added as fractions and rounded once. Raises ValueError unless all three numbers are positive.
@@ -48,7 +51,7 @@ def window_law(length: int, *, samples: int = 4, stride: int = 4) -> WindowLaw:
 
 
 def draw_window(
-    length: int, generator: np.random.Generator, *, samples: int = 4, stride: int = 4
+    length: int, generator: np.random.Generator, *, samples: int = SAMPLES, stride: int = STRIDE
 ) -> NDArray[np.int64]:
     """One window (samples,) of a sequence of ``length`` pictures, drawn as published: first the offset, then the begin.
 

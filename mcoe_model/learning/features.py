@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save
 
 from mcoe_model.data.cache import Clips
 from mcoe_model.files import write_bytes
-from mcoe_model.learning.samples import FeatureSamples, encode_clip
-from mcoe_model.model_file import Generation
+from mcoe_model.learning.samples import FeatureSamples, encode_clip, encode_clips
+from mcoe_model.learning.weights import backbone_sha256, tensors_of
+from mcoe_model.model_file import Generation, ModelCard
 from mcoe_model.networks import MCOENet
 
 
@@ -41,3 +42,13 @@ def cached_features(
     labels = np.array([clips.records[index].class_index for index in chosen], np.int64)
     return FeatureSamples(tuple(clips.records[index].name for index in chosen), labels, tuple(streams))
 
+
+def every_clip(model: MCOENet, card: ModelCard, clips: Clips, folder: Path) -> FeatureSamples:
+    """Features of every clip: cached in ``folder``, or computed anew once the backbones have been trained on.
+
+    A lineage that trains its backbones keeps the generation of its first model, and the cache is by generation.
+    """
+    indices = range(len(clips.records))
+    if backbone_sha256(tensors_of(model)) != card.generation.backbone_sha256:
+        return encode_clips(model, clips, indices, card.generation.normalisation)
+    return cached_features(model, card.generation, clips, indices, folder)

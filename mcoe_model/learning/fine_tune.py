@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mcoe_model.data.sampling import draw_window, window_law
+from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.checkpoint import Checkpoint
+from mcoe_model.learning.continual import ContinualMethod
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.settings import FineTuneSettings, rate_factor
 from mcoe_model.networks import MCOENet, Routing
@@ -41,10 +43,16 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Measured:
-    """One pass of a model over clips: the mean loss and how the clips were routed."""
+    """One pass of a model over clips: the mean loss, how the clips were routed, and which of them were recognised."""
 
     loss: float
     router: RouterStatistics
+    hits: tuple[bool, ...]
+
+    @property
+    def correct(self) -> int:
+        """How many were recognised."""
+        return sum(self.hits)
 
 
 def fine_tune(
@@ -55,6 +63,7 @@ def fine_tune(
     train_mode: TrainMode,
     keys: Sequence[Key],
     expert_load: Sequence[float] = (),
+    method: ContinualMethod | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -64,7 +73,17 @@ def fine_tune(
     ``keys`` name this training run (seed, round, client ...): order, windows, augmentation and dropout of epoch e come
     from streams (*keys, purpose, e), so a run that goes on from a checkpoint gives the same bits as one that never
     stopped. ``expert_load`` (E,) replaces the batch's own load in the balancing term.
+
+    ``method`` adds remembered clips to every step; they count in the balancing term, and an expert that was chosen for
+    one of them was used. It needs features of frozen backbones, hence ``train_mode`` head. A method that has nothing to
+    add gives the same bits as none.
+
+    Raises DataMissing when there are no clips, SettingsError for a method where the backbones are trained.
     """
+    if not samples.names:
+        raise DataMissing("there are no clips to learn; label some first")
+    if method is not None and train_mode != "head":
+        raise SettingsError([f"train mode {train_mode} changes the backbones whose features a replay memory holds"])
     trained = [p for name, p in model.named_parameters() if _is_trained(name, train_mode)]
     optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     experts = [list(expert.parameters()) for expert in model.moe.experts]
@@ -78,6 +97,7 @@ def fine_tune(
             progress(epoch, settings.epochs, note)
             total, hits = 0.0, 0
             torch.manual_seed(stream_seed(*keys, "dropout", epoch))
+            draws = stream(*keys, "replay", epoch)
             for step, (positions, windows, generator) in enumerate(_batches(samples, settings, keys, epoch)):
                 share = (epoch * steps + step) / (settings.epochs * steps)
                 for group in optimiser.param_groups:
@@ -88,6 +108,10 @@ def fine_tune(
                 loss = cross_entropy(logits, labels)
                 total += float(loss.detach()) * len(positions)
                 hits += int((logits.argmax(dim=1) == labels).sum())
+                replayed = method.term(model, len(positions), draws) if method else None
+                if replayed:
+                    loss = loss + replayed[0]
+                    routing = Routing(*(torch.cat(both) for both in zip(routing, replayed[1], strict=True)))
                 if settings.balance:
                     loss = loss + settings.balance * _imbalance(routing, load)
                 optimiser.zero_grad(set_to_none=True)
@@ -107,26 +131,28 @@ def fine_tune(
 
 
 def measure(model: MCOENet, samples: Samples, *, batch_size: int = 64) -> Measured:
-    """Mean cross-entropy and router statistics over one window of every clip: the middle one of its sampling law.
+    """Mean cross-entropy, router statistics and hits over one window of every clip: the middle one of its sampling law.
 
     The model is in evaluation mode meanwhile and goes back to the mode it was in.
     """
     was_training = model.training
     model.eval()
-    total, router = 0.0, RouterStatistics.none(model.config.experts, model.config.top_k)
+    total, hits, router = 0.0, list[bool](), RouterStatistics.none(model.config.experts, model.config.top_k)
     with torch.inference_mode():
         for start in range(0, len(samples.names), batch_size):
             positions = np.arange(start, min(start + batch_size, len(samples.names)))
             windows = np.stack([_middle_window(samples.lengths[p]) for p in positions])
             logits, routing = model.head(*samples.ends(model, positions.tolist(), windows, None), routing=True)
-            total += float(cross_entropy(logits, torch.from_numpy(samples.labels[positions]), reduction="sum"))
+            labels = torch.from_numpy(samples.labels[positions])  # (B,)
+            total += float(cross_entropy(logits, labels, reduction="sum"))
+            hits += (logits.argmax(dim=1) == labels).tolist()
             router = router + RouterStatistics.count(routing.gate.numpy(), routing.chosen.numpy())
     model.train(was_training)
-    return Measured(total / len(samples.names), router)
+    return Measured(total / len(samples.names), router, tuple(hits))
 
 
 def _leave_out(experts: Sequence[Sequence[nn.Parameter]], chosen: Sequence[int]) -> None:
-    """Drop the gradients, all zero, of experts that this batch did not choose: the optimiser would still decay them."""
+    """Drop the gradients, all zero, of experts that this step did not choose: the optimiser would still decay them."""
     for expert, parameters in enumerate(experts):
         if expert not in chosen:
             for parameter in parameters:

@@ -192,6 +192,18 @@ def paired_difference(
     return Difference(float(estimate), float(low), float(high), p, len(who), seeds)
 
 
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p of two classifiers doing equally well on the same clips, from those that only one of them recognises.
+
+    McNemar 1947, "Note on the sampling error of the difference between correlated proportions or percentages",
+    https://doi.org/10.1007/BF02295996, in its exact form: when both do equally well, ``only_first`` is binomial over
+    the clips that tell them apart, with probability 1/2. p is twice the smaller tail, at most 1.
+    """
+    apart, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(apart, count) for count in range(fewer + 1))
+    return min(1.0, 2 * tail / (1 << apart))
+
+
 def holm(p: Sequence[float]) -> tuple[float, ...]:
     """p values adjusted for being so many (Holm 1979, "A simple sequentially rejective multiple test procedure")."""
     adjusted = [0.0] * len(p)

@@ -125,9 +125,16 @@ def encode_clip(
     A clip is one batch, whatever else is encoded before or after: so its features are the same bits in any order.
     """
     frames, events = clips.pictures(index)
+    return encode_pictures(model, np.asarray(frames), np.asarray(events), normalisation)
+
+
+def encode_pictures(
+    model: MCOENet, frames: NDArray[np.uint8], events: NDArray[np.uint8], normalisation: Normalisation
+) -> dict[tuple[str, str], NDArray[np.float32]]:
+    """The same of a clip's pictures (N, S, S) themselves, S the model's input size. It is in evaluation mode."""
     streams = {
-        "frame": normalise(np.asarray(frames), normalisation.frame_mean, normalisation.frame_sd),  # (N, S, S)
-        "event": normalise(np.asarray(events), normalisation.event_mean, normalisation.event_sd),  # (N, S, S)
+        "frame": normalise(frames, normalisation.frame_mean, normalisation.frame_sd),  # (N, S, S)
+        "event": normalise(events, normalisation.event_mean, normalisation.event_sd),  # (N, S, S)
     }
     with torch.inference_mode():
         return {

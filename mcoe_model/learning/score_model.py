@@ -12,7 +12,7 @@ from pathlib import Path
 from mcoe_model.data.cache import open_clips
 from mcoe_model.errors import McoeError
 from mcoe_model.learning.evaluate import evaluate
-from mcoe_model.learning.features import cached_features
+from mcoe_model.learning.features import every_clip
 from mcoe_model.learning.metrics import Scores, score
 from mcoe_model.learning.weights import load_model
 from mcoe_model.workers import end_with_parent, one_thread
@@ -22,8 +22,7 @@ def score_model(model_file: Path, data: Path, cache: Path) -> Scores:
     """Scores over every clip of a folder in SEE's layout. Raises DataMissing, DataInvalid, ModelInvalid."""
     model, card = load_model(model_file)
     clips = open_clips(data, size=card.generation.input_size, cache=cache / "clips")
-    samples = cached_features(model, card.generation, clips, range(len(clips.records)), cache / "features")
-    said = evaluate(model, samples)
+    said = evaluate(model, every_clip(model, card, clips, cache / "features"))
     subjects = [record.subject for record in clips.records]
     lightings = [record.lighting for record in clips.records]
     return score(said.labels, said.predicted(), subjects, lightings, mean_softmax=said.mean_softmax())

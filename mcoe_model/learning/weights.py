@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from numpy.typing import NDArray
 
 from mcoe_model.errors import ModelInvalid
-from mcoe_model.model_file import ModelCard, Tensors, read_model, tensors_sha256
-from mcoe_model.networks import MCOENet, build
+from mcoe_model.model_file import Generation, ModelCard, Tensors, read_model, tensors_sha256
+from mcoe_model.networks import PRESETS, MCOENet, build
 from mcoe_model.update import TensorSpec, is_head
 
 
@@ -20,10 +21,16 @@ def tensors_of(model: MCOENet) -> Tensors:
     return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
 
 
-def model_specs(model: MCOENet) -> dict[str, TensorSpec]:
+def model_specs(model: MCOENet) -> Mapping[str, TensorSpec]:
     """Shape and dtype of every parameter and buffer, in name order, without copying any."""
-    state = model.state_dict()
-    return {name: TensorSpec(tuple(state[name].shape), str(state[name].dtype).split(".")[-1]) for name in sorted(state)}
+    if model not in _SPECS:
+        state = model.state_dict().items()
+        _SPECS[model] = {name: TensorSpec(tuple(v.shape), str(v.dtype).split(".")[-1]) for name, v in sorted(state)}
+    return _SPECS[model]
+
+
+#: A model's tensors never change their shapes, and a client asks for them with every task.
+_SPECS: WeakKeyDictionary[MCOENet, Mapping[str, TensorSpec]] = WeakKeyDictionary()
 
 
 def copy_weights(model: MCOENet, tensors: Mapping[str, NDArray[Any]]) -> None:
@@ -39,6 +46,19 @@ def copy_weights(model: MCOENet, tensors: Mapping[str, NDArray[Any]]) -> None:
     with torch.no_grad():
         for name in tensors:
             state[name].copy_(torch.from_numpy(tensors[name].copy()))
+
+
+def can_build(generation: Generation) -> bool:
+    """Whether this program knows everything that a generation names, and makes the pictures that it was trained on."""
+    config = PRESETS.get(generation.preset)
+    ours = Generation(
+        generation.preset,
+        generation.backbone_sha256,
+        generation.input_size,
+        generation.normalisation,
+        top_k=config.top_k if config else 0,
+    )
+    return config is not None and generation == ours
 
 
 def load_model(path: Path) -> tuple[MCOENet, ModelCard]:

@@ -23,6 +23,7 @@ from server.aggregation.median import Median
 from server.aggregation.multi_krum import MultiKrum
 from server.aggregation.router import agreement, is_router
 from server.aggregation.rule import Contribution, Rule, RuleSettings
+from server.aggregation.staleness import staleness_scales
 from server.aggregation.trimmed_mean import TrimmedMean
 from server.aggregation.weighted_mean import WeightedMean
 from server.spool import SpooledUpdate, open_update
@@ -65,7 +66,8 @@ def aggregate(
     updates = [open_update(spool, contribution.update_id) for contribution in ordered]
     if rule.needs_every_expert:
         _check_experts(updates, trainable, rule)
-    shared = Block(None, _tensors_of(None, trainable), ordered, updates)
+    scales = staleness_scales(ordered, settings.staleness_exponent)
+    shared = Block(None, _tensors_of(None, trainable), ordered, updates, scales)
     plan = rule.plan(shared, settings, reference)
     result = dict(base)
     for block in [*_shared_blocks(shared, settings), *_expert_blocks(shared, trainable)]:
@@ -104,10 +106,12 @@ def _shared_blocks(shared: Block, settings: RuleSettings) -> Iterator[Block]:
     if settings.router != "damped":
         yield shared
         return
-    scales = agreement([sender.router for sender in shared.senders])
+    agreed = agreement([sender.router for sender in shared.senders])
+    fresh = shared.scales or [1.0] * len(agreed)
+    scales = [rho * weight for rho, weight in zip(agreed, fresh, strict=True)]
     rest = tuple(tensor for tensor in shared.tensors if not is_router(tensor[0]))
     router = tuple(tensor for tensor in shared.tensors if is_router(tensor[0]))
-    yield Block(None, rest, shared.senders, shared.updates)
+    yield Block(None, rest, shared.senders, shared.updates, shared.scales)
     yield Block(None, router, shared.senders, shared.updates, scales)
 
 
@@ -118,4 +122,4 @@ def _expert_blocks(shared: Block, trainable: Mapping[str, TensorSpec]) -> Iterat
         sent = [index for index, update in enumerate(shared.updates) if tensors[0][0] in update]
         if sent:
             block = shared.only(sent)
-            yield Block(expert, tensors, block.senders, block.updates)
+            yield Block(expert, tensors, block.senders, block.updates, block.scales)

@@ -16,7 +16,7 @@ from server.aggregation.rule import Deltas, Float64s, Plan, Rule, RuleSettings, 
 from server.spool import SpooledUpdate
 
 #: A squared distance below this share of the squared norms is the rounding of the inner products: the rows are equal.
-_ROUNDING = 1e-12
+_ROUNDING = 1e-6
 
 
 class Krum(Rule):
@@ -41,8 +41,10 @@ def _scores(gram: Float64s, faulty: int) -> Float64s:
     """Sum of the squared distances to the K - f - 2 closest other rows: (K, K) -> (K,)."""
     squares = np.diag(gram)
     both = squares[:, None] + squares[None, :]
-    distances = both - 2 * gram
+    with np.errstate(invalid="ignore"):
+        distances = both - 2 * gram
     distances[distances < _ROUNDING * both] = 0.0
+    distances[~np.isfinite(both)] = np.inf  # rows whose squares no float32 holds are far from every other
     np.fill_diagonal(distances, np.inf)  # a row is not its own neighbour
     scores: Float64s = np.sort(distances, axis=1)[:, : len(gram) - faulty - 2].sum(axis=1)
     return scores
@@ -51,10 +53,10 @@ def _scores(gram: Float64s, faulty: int) -> Float64s:
 def _ranked(scores: Float64s) -> list[int]:
     """Rows by score, the best first, equal ones in update-id order.
 
-    Scores are compared to nine digits: beyond them rounding, which depends on the number of threads, would tell
+    Scores are compared to six digits: beyond them rounding, which depends on the number of threads, would tell
     equal updates apart.
     """
-    return sorted(range(len(scores)), key=lambda index: (float(f"{scores[index]:.8e}"), index))
+    return sorted(range(len(scores)), key=lambda index: (float(f"{scores[index]:.5e}"), index))
 
 
 def _mean_of(chosen: set[str], block: Block, settings: RuleSettings) -> Deltas | None:

@@ -38,6 +38,7 @@ class RuleSettings:
     - ``max_gate_mass``: likewise its gate mass for one expert.
     - ``kappa``: clips' worth of gate mass that pull an expert towards its old value (expert-weighted mean).
     - ``faulty``: clients assumed hostile (f); a robust rule leaves an expert alone below 2f + 1 senders.
+    - ``staleness_exponent``: a of the weight (1 + tau)^-a of an update that is tau versions old; 0 for none.
     - ``router``: what becomes of the router's tensors. `averaged`: the same as of every shared tensor. `damped`: a
       client's part is scaled by how far its routing agrees with the cohort's. `kept`: they stay as in the base.
     """
@@ -47,6 +48,7 @@ class RuleSettings:
     kappa: float = 1.0
     faulty: int = 1
     router: RouterMode = "averaged"
+    staleness_exponent: float = 0.5
 
     def __post_init__(self) -> None:
         found = []
@@ -58,6 +60,8 @@ class RuleSettings:
             found.append(f"kappa must not be negative, not {self.kappa}")
         if self.faulty < 0:
             found.append(f"faulty must not be negative, not {self.faulty}")
+        if not 0 <= self.staleness_exponent < float("inf"):
+            found.append(f"staleness exponent must not be negative and be finite, not {self.staleness_exponent}")
         if self.router not in ROUTER_MODES:
             found.append(f"router must be one of {', '.join(ROUTER_MODES)}, not {self.router!r}")
         if found:
@@ -66,12 +70,16 @@ class RuleSettings:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a rule may know of one accepted update besides its tensors."""
+    """What a rule may know of one accepted update besides its tensors.
+
+    ``staleness``: how many versions lie between its base and the round's.
+    """
 
     update_id: str
     client_id: str
     examples: int
     router: RouterStatistics
+    staleness: int = 0
 
 
 #: First column and aggregated delta (C,) of each chunk, in column order.

@@ -17,11 +17,15 @@ from rich.table import Table
 from mcoe_model.errors import McoeError
 from mcoe_model.signed_request import RequestRefused
 from server.fleet import Fleet, open_fleet
-from server.settings import ServerPaths, ServerSettings, load_settings
+from server.paths import ServerPaths
+from server.settings import ServerSettings, load_experiments, load_settings
 
 P = ParamSpec("P")
 
 Folder = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Data folder of the server.")]
+Experiment = Annotated[
+    str | None, typer.Option("--experiment", metavar="NAME", help="Experiment; by default the only one.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_FOLDER = Path("mcoe-server")
 
@@ -43,11 +47,15 @@ def told(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def opened(folder: Path) -> tuple[ServerPaths, ServerSettings, Fleet]:
-    """An existing data folder, with its registry open. Raises DataMissing, SettingsError, SchemaTooNew."""
+def opened(folder: Path, experiment: str | None = None) -> tuple[ServerPaths, ServerSettings, Fleet]:
+    """An experiment of an existing data folder, the named one or the only one, with its registry open.
+
+    Raises DataMissing, SettingsError, SchemaTooNew.
+    """
     paths = ServerPaths(folder.absolute())
-    settings = load_settings(paths, {})
-    return paths, settings, open_fleet(paths, settings)
+    settings = load_settings(paths, {}, experiment=experiment)
+    names = [one.experiment for one in load_experiments(paths, {})]
+    return paths, settings, open_fleet(paths, settings, names)
 
 
 def show(rows: Any, as_json: bool, columns: Sequence[str], empty: str) -> None:
@@ -65,7 +73,7 @@ def show(rows: Any, as_json: bool, columns: Sequence[str], empty: str) -> None:
     Console().print(table)
 
 
-def say(result: dict[str, Any], as_json: bool, text: str) -> None:
+def say(result: Any, as_json: bool, text: str) -> None:
     """One result as JSON or as its text."""
     print(json.dumps(result, default=str) if as_json else text)
 

@@ -90,7 +90,7 @@ class Guard:
 
     def _remember(self, scope: Scope, query: list[tuple[str, str]]) -> Response | None:
         """A page takes the token out of its address into a cookie; what a program asks for is answered at once."""
-        if scope["path"].startswith(("/api/", "/metrics")):
+        if "/api/" in scope["path"] or scope["path"].endswith("/metrics"):
             return None
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         path = "/" + scope["path"].lstrip("/\\")  # never the name of another host

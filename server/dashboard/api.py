@@ -1,4 +1,4 @@
-"""The read-only JSON API, the metrics and the health check.
+"""An experiment's read-only JSON API and its metrics.
 
 Clients appear under their pseudonymous ids, never under an alias. How one client's clips were routed is no part of it,
 and neither are sums over fewer than `FEWEST_CLIENTS` clients.
@@ -21,6 +21,7 @@ from server.dashboard.health import Health
 from server.dashboard.metrics import MEDIA_TYPE, metrics_text
 from server.dashboard.scores import VersionScores, version_scores
 from server.doctor import Finding
+from server.registry import TrialSummary
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,6 @@ def api_routes(dashboard: Dashboard) -> APIRouter:
     routes = APIRouter()
     registry, queries = dashboard.registry, dashboard.queries
 
-    @routes.get("/health")
-    def alive() -> dict[str, str]:
-        """Whether the dashboard answers; needs no token."""
-        return {"status": "ok"}
-
     @routes.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> PlainTextResponse:
         """Prometheus metrics."""
@@ -121,6 +117,11 @@ def api_routes(dashboard: Dashboard) -> APIRouter:
     def models() -> list[VersionScores]:
         """Every version, oldest first, with what it scored on the operator's evaluation set."""
         return version_scores(registry.models(), dashboard.scores().by_sha256)
+
+    @routes.get("/api/v1/trial")
+    def trial() -> TrialSummary | None:
+        """The model that is neither released nor held, and how far it is; null when there is none."""
+        return registry.trial_summary()
 
     @routes.get("/api/v1/experts")
     def experts() -> ExpertSums | None:

@@ -10,11 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, select
 
 from mcoe_model.errors import DataMissing
+from server.registry.replies import NO_REPLY
 from server.registry.store import Store
 from server.registry.tables import ABANDONED, CLOSED, OPEN, PUBLISHED, Member, Reply, Round
-
-#: The reason that the coordinator stores for a client that did not answer before the deadline.
-NO_REPLY = "no reply"
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from server.dashboard.access import form_token
 from server.dashboard.experts import WINDOW_ROUNDS, ExpertUse, expert_use
 from server.dashboard.health import Doctor, Health, health
 from server.dashboard.queries import Queries
+from server.paths import ServerPaths
 from server.registry import Registry
 from server.registry.artifacts import Artifacts
-from server.settings import ServerPaths, ServerSettings
+from server.settings import ServerSettings
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,28 @@ class Scored:
 
 @dataclass
 class Dashboard:
-    """One server's data, and the questions to them. ``stopping`` ends the pages' event streams."""
+    """One experiment's data, and the questions to them. ``stopping`` ends the pages' event streams.
+
+    ``roots``: where the pages of each of the server's experiments begin, by its name; nothing for the only one.
+    """
 
     registry: Registry
     artifacts: Artifacts
     paths: ServerPaths
     settings: ServerSettings
     token: str
+    doctor: Doctor
+    roots: Mapping[str, str]
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.queries = Queries(self.registry.engine, self.registry.experiment)
-        self.doctor = Doctor(self.queries, self.paths, self.settings)
         self.form_token = form_token(self.token)
+
+    @property
+    def root(self) -> str:
+        """Where this experiment's pages begin."""
+        return self.roots[self.registry.experiment]
 
     def expert_use(self) -> ExpertUse | None:
         """How the experts were used in the last rounds, None without statistics."""

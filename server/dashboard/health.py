@@ -5,15 +5,20 @@ from __future__ import annotations
 import datetime
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from sqlalchemy import Engine
 
 from mcoe_model.errors import McoeError
 from server.certificates import days_left, read_certificate
 from server.dashboard.queries import Queries
 from server.doctor import Finding, Premises, examine
+from server.paths import ServerPaths
 from server.registry import utc_now
-from server.settings import ServerPaths, ServerSettings
+from server.settings import ServerSettings
+from server.superlink.database import database_bytes
 
 #: Seconds between two examinations: they read every model file, so that they take longer than a page may.
 EXAMINE_EVERY_S = 600
@@ -54,7 +59,7 @@ def health(queries: Queries, paths: ServerPaths, settings: ServerSettings) -> He
         _bytes_under(paths.spool),
         _bytes_under(paths.models),
         queries.database_bytes(),
-        sum(_size(path) for path in paths.superlink.parent.glob(f"{paths.superlink.name}*")),
+        database_bytes(paths.superlink),
         tuple(_certificate(paths.certificates / name, now) for name in ("ca.crt", "server.crt")),
     )
 
@@ -70,10 +75,11 @@ class Examination:
 class Doctor:
     """Examines the server's data in a thread of its own, when asked and the last examination is old."""
 
-    def __init__(self, queries: Queries, paths: ServerPaths, settings: ServerSettings) -> None:
-        self._queries = queries
+    def __init__(self, engine: Engine, paths: ServerPaths, running: Sequence[ServerSettings]) -> None:
+        self._engine = engine
         self._paths = paths
-        self._floor = settings.disk_floor_mb << 20
+        self._spools = {settings.experiment: paths.spool_of(settings.experiment) for settings in running}
+        self._floor = running[0].disk_floor_mb << 20
         self._lock = threading.Lock()
         self._running: threading.Thread | None = None
         self._last: Examination | None = None
@@ -89,9 +95,7 @@ class Doctor:
 
     def _examine(self) -> None:
         now = utc_now()
-        premises = Premises(
-            self._queries.engine, self._queries.experiment, self._paths.models, self._paths.spool, now, self._floor
-        )
+        premises = Premises(self._engine, self._paths.models, self._spools, now, self._floor)
         try:
             found = tuple(examine(premises))
         except Exception as fault:  # a data folder in any state must not take the page down

@@ -12,6 +12,7 @@ from fastapi.sse import ServerSentEvent
 
 from server.dashboard.attempts import Attempt, Verdict
 from server.dashboard.queries import Queries
+from server.registry import WaitingFor
 
 #: Seconds between two looks at the registry for one open page.
 LOOK_EVERY_S = 0.5
@@ -27,11 +28,15 @@ class LiveRound:
     rejected: tuple[Verdict, ...]
 
 
-def live_round(queries: Queries) -> LiveRound | None:
-    """The round under way, if any."""
+#: The round under way, or why there is none, where the coordinator has said so.
+Live = LiveRound | WaitingFor | None
+
+
+def live_round(queries: Queries) -> Live:
+    """The round under way, or why there is none."""
     attempt = queries.open_attempt()
     if attempt is None:
-        return None
+        return queries.waiting()
     verdicts = queries.verdicts(attempt.id)
     return LiveRound(
         attempt,
@@ -43,7 +48,7 @@ def live_round(queries: Queries) -> LiveRound | None:
 
 async def changes(
     queries: Queries,
-    live: Callable[[LiveRound | None], str],
+    live: Callable[[Live], str],
     history: Callable[[], str],
     stopping: threading.Event,
 ) -> AsyncIterator[ServerSentEvent]:
@@ -53,7 +58,7 @@ async def changes(
         current = await run_in_threadpool(live_round, queries)
         if not begun or current != shown:
             yield ServerSentEvent(raw_data=live(current), event="live")
-        reached = current and (current.attempt.id, current.attempt.state)
+        reached = (current.attempt.id, current.attempt.state) if isinstance(current, LiveRound) else None
         if not begun or reached != stage:  # the history changes when a round opens, closes or ends
             yield ServerSentEvent(raw_data=await run_in_threadpool(history), event="history")
         shown, stage, begun = current, reached, True

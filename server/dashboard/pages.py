@@ -15,14 +15,16 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from mcoe_model.errors import DataMissing
 from mcoe_model.names import EMOTIONS, LIGHTINGS
+from server.attention import attention
 from server.dashboard import charts
 from server.dashboard.context import Dashboard
 from server.dashboard.experts import DRIFT_ALARM, DRIFT_CHOICES, WINDOW_ROUNDS
 from server.dashboard.health import SOON_DAYS
-from server.dashboard.live import LiveRound, changes, live_round
+from server.dashboard.live import Live, changes, live_round
 from server.dashboard.rendering import Page, page_of, render
 from server.dashboard.scores import version_scores
-from server.registry import ModelRow
+from server.registry import ModelRow, day_of, utc_now
+from server.registry.tables import ENROLLED
 
 CLIENTS_PER_PAGE = 100
 ROUNDS_PER_PAGE = 25
@@ -33,6 +35,9 @@ VERSIONS_DRAWN = 100
 #: The heat map's darkest cell is this many times an even share.
 DARKEST = 4
 _FORM_BYTES = 4096
+#: Where another experiment's page of the same kind is; that of one round or version is another experiment's no more.
+_PLACES = {"rounds": "/rounds", "round": "/rounds", "models": "/models", "rollback": "/models", "experts": "/experts",
+           "server": "/server"}  # fmt: skip
 
 PageNumber = Annotated[int, Query(ge=1)]
 
@@ -40,21 +45,23 @@ PageNumber = Annotated[int, Query(ge=1)]
 def page_routes(dashboard: Dashboard) -> APIRouter:
     """Every page, the events of the live round, and the rollback."""
     routes = APIRouter(default_response_class=HTMLResponse)
-    registry, queries = dashboard.registry, dashboard.queries
+    registry, queries, root = dashboard.registry, dashboard.queries, dashboard.root
 
     def show(name: str, **content: Any) -> HTMLResponse:
-        return HTMLResponse(render(f"{name}.html.j2", experiment=registry.experiment, tab=name, **content))
+        return HTMLResponse(render(f"{name}.html.j2", **_frame(dashboard, name), **content))
 
     @routes.get("/")
     def fleet(page: PageNumber = 1) -> HTMLResponse:
-        clients = registry.clients()
+        clients, today = registry.clients(), day_of(utc_now())
+        needs = {one.id: attention(one.health, today) for one in clients if one.health and one.state == ENROLLED}
+        clients.sort(key=lambda one: -len(needs.get(one.id, ())))  # else by id, as they come
         shown: Page[Any] = page_of(clients, page, CLIENTS_PER_PAGE)
         return show(
             "fleet",
             states=Counter(client.state for client in clients),
-            pending=sum(client.examples or 0 for client in clients if client.state == "enrolled"),
+            pending=sum(client.examples or 0 for client in clients if client.state == ENROLLED),
             clients=shown,
-            expected=queries.expected_check_ins([client.id for client in shown.rows]),
+            needs=needs,
         )
 
     @routes.get("/rounds")
@@ -68,11 +75,11 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
 
     @routes.get("/rounds/events", response_class=EventSourceResponse)
     async def events() -> AsyncIterator[ServerSentEvent]:
-        def live(current: LiveRound | None) -> str:
+        def live(current: Live) -> str:
             return render("live.html.j2", live=current)
 
         def ended() -> str:
-            return render("history.html.j2", **history())
+            return render("history.html.j2", root=root, **history())
 
         async for event in changes(queries, live, ended, dashboard.stopping):
             yield event
@@ -99,6 +106,8 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
             "models",
             versions=page_of(versions, page, VERSIONS_PER_PAGE),
             newest=registry.newest_model(),
+            trial=registry.trial_summary(),
+            notes=registry.trial_notes(),
             sets=scored.sets,
             chosen=scored.name,
             chart=chart,
@@ -123,7 +132,7 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
             return error_page(dashboard, "this form is not the dashboard's; open the page again", 403)
         old_model(version)
         registry.release_again(version)
-        return RedirectResponse("/models", 303)
+        return RedirectResponse(f"{root}/models", 303)
 
     def old_model(version: int) -> ModelRow:
         """A version whose file is there."""
@@ -175,5 +184,15 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
 
 def error_page(dashboard: Dashboard, says: str, code: int) -> HTMLResponse:
     """A page that says what is wrong."""
-    experiment = dashboard.registry.experiment
-    return HTMLResponse(render("error.html.j2", experiment=experiment, tab="", says=says), code)
+    return HTMLResponse(render("error.html.j2", **_frame(dashboard, ""), says=says), code)
+
+
+def _frame(dashboard: Dashboard, tab: str) -> dict[str, Any]:
+    """What every page shows around its content."""
+    return {
+        "experiment": dashboard.registry.experiment,
+        "root": dashboard.root,
+        "roots": dashboard.roots,
+        "tab": tab,
+        "place": _PLACES.get(tab, "/"),
+    }

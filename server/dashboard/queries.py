@@ -6,8 +6,6 @@ million rows of router statistics is shown as fast as a small one.
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import case, func, select, text
 
-from server.dashboard.attempts import NO_REPLY, AttemptQueries
+from server.dashboard.attempts import AttemptQueries
+from server.registry.openings import OpeningStore
+from server.registry.replies import NO_REPLY
 from server.registry.tables import (
     ABANDONED,
     PUBLISHED,
-    CheckInRow,
     Client,
     Evaluation,
     Model,
@@ -27,9 +26,6 @@ from server.registry.tables import (
     Round,
     RouterRow,
 )
-
-#: The next check-in is expected after the mean of this many gaps.
-CHECK_IN_GAPS = 4
 
 
 @dataclass(frozen=True)
@@ -60,21 +56,8 @@ class Totals:
     bytes_up: int
 
 
-class Queries(AttemptQueries):
+class Queries(AttemptQueries, OpeningStore):
     """The dashboard's questions to the registry of one experiment."""
-
-    def expected_check_ins(self, clients: Sequence[str]) -> dict[str, datetime.datetime]:
-        """When clients will check in again if they go on as in their last check-ins; none for those with too few."""
-        times = select(CheckInRow.time).where(CheckInRow.client_id == Client.id).order_by(CheckInRow.time.desc())
-        earlier = times.offset(CHECK_IN_GAPS).limit(1).scalar_subquery()
-        latest = times.limit(1).scalar_subquery()
-        query = select(Client.id, latest, earlier).where(Client.id.in_(clients))
-        with self._reading() as session:
-            return {
-                client: last + (last - before) / CHECK_IN_GAPS
-                for client, last, before in session.execute(query)
-                if before is not None
-            }
 
     def aliases(self) -> dict[str, str]:
         """The operator's words for clients, by client id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import partial
 from types import FrameType
 
@@ -12,10 +13,11 @@ from server.dashboard.access import dashboard_token
 from server.dashboard.app import dashboard_app
 from server.dashboard.watch import watch
 from server.dashboard.webhook import notify
+from server.paths import ServerPaths
 from server.registry import Registry
 from server.registry.artifacts import Artifacts
 from server.registry.database import open_database
-from server.settings import ServerPaths, ServerSettings
+from server.settings import ServerSettings
 
 #: The dashboard listens here alone; from elsewhere it is reached through an SSH tunnel.
 ADDRESS = "127.0.0.1"
@@ -23,16 +25,19 @@ ADDRESS = "127.0.0.1"
 _GRACE_S = 2
 
 
-def serve_dashboard(paths: ServerPaths, settings: ServerSettings, port: int, webhook: str = "") -> None:
-    """Serve the dashboard of a data folder until SIGTERM or SIGINT; ``webhook`` is told what happens meanwhile.
+def serve_dashboard(paths: ServerPaths, running: Sequence[ServerSettings], port: int, webhook: str = "") -> None:
+    """Serve the dashboard of these experiments of a data folder until SIGTERM or SIGINT.
+
+    ``webhook`` is told what happens meanwhile.
 
     The token is in DIR/dashboard.token, which is made when it is not there. Raises SystemExit for a port that is taken.
     """
-    registry = Registry(open_database(paths.database_url(settings)), settings.experiment)
+    engine = open_database(paths.database_url(running[0].database))
+    registries = [Registry(engine, settings.experiment) for settings in running]
     token = dashboard_token(paths.folder / "dashboard.token")
-    app = dashboard_app(registry, Artifacts(paths.models), paths, settings, token)
-    stopping: threading.Event = app.state.dashboard.stopping
-    if webhook:
+    app = dashboard_app(registries, Artifacts(paths.models), paths, running, token)
+    stopping: threading.Event = app.state.stopping
+    for registry in registries if webhook else ():
         arguments = (registry, partial(notify, webhook), stopping)
         threading.Thread(target=watch, args=arguments, name="watch", daemon=True).start()
     config = uvicorn.Config(
@@ -45,7 +50,7 @@ def serve_dashboard(paths: ServerPaths, settings: ServerSettings, port: int, web
         timeout_graceful_shutdown=_GRACE_S,
     )
     _Server(config, stopping).run()
-    registry.engine.dispose()
+    engine.dispose()
 
 
 class _Server(uvicorn.Server):

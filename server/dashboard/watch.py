@@ -14,7 +14,7 @@ from server.dashboard.experts import WINDOW_ROUNDS, expert_use
 from server.dashboard.queries import Queries
 from server.dashboard.webhook import WebhookEvent
 from server.registry import Registry, utc_now
-from server.registry.models import CANARY, HELD, RETIRED
+from server.registry.models import CANARY, CANDIDATE, HELD, RETIRED
 
 #: Seconds between two looks.
 LOOK_EVERY_S = 2.0
@@ -47,6 +47,7 @@ class Watcher:
         before, now = self._seen, utc_now()
         ended = self._queries.attempts(_NEWEST, ended=True)
         models = {model.version: model for model in self._registry.models()}
+        canaries = self._registry.was_canary()
         newest = max((one.id for one in ended), default=0)
         if before and newest == before.ended:
             drifting, dead = before.drifting, before.dead
@@ -57,13 +58,15 @@ class Watcher:
             return
         for one in reversed(ended):
             if one.id > before.ended:
-                yield WebhookEvent("round closed", one.number, one.published_sha256, now)
+                yield WebhookEvent("round closed", self._registry.experiment, one.number, one.published_sha256, now)
         for version, model in models.items():
-            if before.states.get(version) == CANARY and model.state in (HELD, RETIRED):
-                yield WebhookEvent("canary stopped", None, model.sha256, now)
+            was = before.states.get(version)
+            unseen = version in canaries and was in (None, CANDIDATE)  # it began and ended between two looks
+            if (was == CANARY or unseen) and model.state in (HELD, RETIRED):
+                yield WebhookEvent("canary stopped", self._registry.experiment, None, model.sha256, now)
         if drifting - before.drifting or dead - before.dead:
             last = ended[0]
-            yield WebhookEvent("alarm", last.number, last.published_sha256, now)
+            yield WebhookEvent("alarm", self._registry.experiment, last.number, last.published_sha256, now)
 
     def _alarms(self) -> tuple[frozenset[str], frozenset[int]]:
         routing = self._queries.routing(WINDOW_ROUNDS)

@@ -6,7 +6,7 @@ import datetime
 import logging
 import queue
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Literal
 
@@ -24,16 +24,20 @@ log = logging.getLogger("mcoe")
 
 @dataclass(frozen=True)
 class WebhookEvent:
-    """What happened: in which round, to which model (SHA-256), when (UTC). None where it concerns no round or model."""
+    """What happened: in which experiment and round, to which model (SHA-256), when (UTC).
+
+    None where it concerns no round or model.
+    """
 
     event: EventName
+    experiment: str
     round: int | None
     model: str | None
     time: datetime.datetime
 
 
 def notify(url: str, event: WebhookEvent) -> None:
-    """Post an event as JSON ``{event, round, model, time}`` from a thread of its own. Never waits, never fails."""
+    """Post an event as JSON, field by field, from a thread of its own. Never waits, never fails."""
     _sender(url).offer(event)
 
 
@@ -57,7 +61,7 @@ class _Sender:
             self._post(self._events.get())
 
     def _post(self, event: WebhookEvent) -> None:
-        said = {"event": event.event, "round": event.round, "model": event.model, "time": event.time.isoformat()}
+        said = asdict(event) | {"time": event.time.isoformat()}
         try:
             httpx.post(self._url, json=said, timeout=TIMEOUT_S).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as fault:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from server.registry.fleet import ClientRow, FleetStore
+from server.registry.health import HealthStore, day_of
 from server.registry.models import ModelRow, ModelState
-from server.registry.privacy import Budget, PendingUpdate, PrivacyStore, Pruned, Receipt
+from server.registry.openings import WaitingFor
+from server.registry.privacy import Budget, Forgetting, PendingUpdate, PrivacyStore, Pruned, Receipt
 from server.registry.questions import QuestionStore, Rejection, RoundCost
+from server.registry.refusals import Refusal, RefusalStore
 from server.registry.replies import Transfer
-from server.registry.rounds import RoundRow, RoundStore
+from server.registry.rounds import RoundRow
 from server.registry.store import EventRow, utc_now
 from server.registry.tables import ABANDONED, CLOSED, OPEN, PUBLISHED
+from server.registry.trials import Trial, TrialStore, TrialSummary
 
 
-class Registry(FleetStore, RoundStore, QuestionStore, PrivacyStore):
+class Registry(FleetStore, HealthStore, TrialStore, QuestionStore, PrivacyStore, RefusalStore):
     """One experiment's view of the registry database."""
 
 
@@ -24,15 +28,21 @@ __all__ = [
     "Budget",
     "ClientRow",
     "EventRow",
+    "Forgetting",
     "ModelRow",
     "ModelState",
     "PendingUpdate",
     "Pruned",
     "Receipt",
+    "Refusal",
     "Registry",
     "Rejection",
     "RoundCost",
     "RoundRow",
     "Transfer",
+    "Trial",
+    "TrialSummary",
+    "WaitingFor",
+    "day_of",
     "utc_now",
 ]

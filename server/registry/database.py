@@ -31,6 +31,19 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+def scrub(engine: Engine) -> None:
+    """Write a SQLite file anew, so that no byte of what was deleted stays in it or in its log.
+
+    Raises McoeError when others keep it locked. PostgreSQL frees such rows by itself, in its autovacuum.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM")
+        if connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar():
+            raise McoeError("the registry is read all the time, so that deleted rows stay in its log; try again")
+
+
 @dataclass(frozen=True)
 class Schema:
     """The schema that a database has, None for an empty one, and those that this program knows, oldest first."""

@@ -28,6 +28,7 @@ class ModelRow:
     generation: str
     state: ModelState
     created: datetime.datetime
+    moments_sha256: str | None
 
 
 class ModelStore(Store):
@@ -39,35 +40,33 @@ class ModelStore(Store):
             if self._last_version(session) == 0:
                 self._add_version(session, sha256, None, generation, RELEASED)
 
-    def import_model(self, sha256: str, generation: str, state: ModelState = RELEASED) -> int:
-        """Record a model that was made elsewhere and whose artifact exists; returns its version."""
-        with self._writing() as session:
-            version = self._add_version(session, sha256, None, generation, state)
-            self._audit(session, "model imported", None, f"version {version}, {sha256}")
-            return version
-
-    def release_again(self, version: int) -> int:
-        """Roll back: a new released version with an old one's bytes; returns its number. Raises DataMissing."""
-        with self._writing() as session:
-            old = self._find(session, version)
-            again = self._add_version(session, old.sha256, old.parent_sha256, old.generation, RELEASED)
-            self._audit(session, "model released again", None, f"version {version} as version {again}, {old.sha256}")
-            return again
-
-    def set_model_state(self, sha256: str, state: ModelState) -> None:
-        """Promote, retire or hold these bytes, in every version that has them. Raises DataMissing."""
-        with self._writing() as session:
-            self._find(session, sha256)
-            query = select(Model).where(Model.experiment == self.experiment, Model.sha256 == sha256)
-            for model in session.scalars(query):
-                model.state = state
-            self._audit(session, f"model {state}", None, sha256)
-
     def newest_model(self) -> str | None:
         """The SHA-256 of the experiment's newest released model, or None before the first."""
-        query = select(Model.sha256).where(Model.experiment == self.experiment, Model.state == RELEASED)
         with self._reading() as session:
-            return session.scalars(query.order_by(Model.version.desc()).limit(1)).first()
+            return self._newest(session)
+
+    def moments_of(self, sha256: str) -> str | None:
+        """The moments to go on with from the newest version that has these bytes. Raises DataMissing.
+
+        None for a model that no optimiser made, and when a later version was held back: what went wrong there may have
+        been the momentum, which would only do it again.
+        """
+        with self._reading() as session:
+            found = self._find(session, sha256)
+            later = Model.experiment == self.experiment, Model.version > found.version, Model.state == HELD
+            held = session.scalar(select(func.count()).where(*later))
+            return None if held else found.moments_sha256
+
+    def ancestors(self, sha256: str, most: int) -> tuple[str, ...]:
+        """The models that this one descends from, its parent first, at most so many. Raises DataMissing."""
+        found: list[str] = []
+        with self._reading() as session:
+            while len(found) < most:
+                parent = self._find(session, found[-1] if found else sha256).parent_sha256
+                if parent is None:
+                    break
+                found.append(parent)
+        return tuple(found)
 
     def models(self) -> list[ModelRow]:
         """Every version of the experiment, oldest first."""
@@ -80,6 +79,26 @@ class ModelStore(Store):
         with self._reading() as session:
             return model_row(self._find(session, version_or_sha))
 
+    def named_artifacts(self) -> frozenset[str]:
+        """The artifacts that versions name, of whichever experiment: they share a folder."""
+        with self._reading() as session:
+            rows = session.execute(select(Model.sha256, Model.moments_sha256))
+            return frozenset(sha256 for row in rows for sha256 in row if sha256 is not None)
+
+    def has_model(self, sha256: str) -> bool:
+        """Whether any version of the experiment has these bytes."""
+        query = select(Model.id).where(Model.experiment == self.experiment, Model.sha256 == sha256).limit(1)
+        with self._reading() as session:
+            return session.scalars(query).first() is not None
+
+    def is_outdated(self, sha256: str) -> bool:
+        """Whether these bytes are a model of another generation than the newest released one's."""
+        mine = select(Model.generation).where(Model.experiment == self.experiment)
+        newest = mine.where(Model.state == RELEASED).order_by(Model.version.desc()).limit(1)
+        with self._reading() as session:
+            generation = session.scalar(mine.where(Model.sha256 == sha256).limit(1))
+            return generation is not None and generation != session.scalar(newest)
+
     def record_evaluation(self, model_sha256: str, evaluation_set: str, scores: dict[str, Any]) -> None:
         """Store what a model scored on a named set; a repeat replaces it."""
         with self._writing() as session:
@@ -90,6 +109,10 @@ class ModelStore(Store):
         with self._reading() as session:
             found = session.get(Evaluation, (model_sha256, evaluation_set))
             return found.scores if found else None
+
+    def _newest(self, session: Session) -> str | None:
+        query = select(Model.sha256).where(Model.experiment == self.experiment, Model.state == RELEASED)
+        return session.scalars(query.order_by(Model.version.desc()).limit(1)).first()
 
     def _find(self, session: Session, version_or_sha: int | str) -> Model:
         named = Model.version == version_or_sha if isinstance(version_or_sha, int) else Model.sha256 == version_or_sha
@@ -103,7 +126,13 @@ class ModelStore(Store):
         return session.scalar(select(func.max(Model.version)).where(Model.experiment == self.experiment)) or 0
 
     def _add_version(
-        self, session: Session, sha256: str, parent: str | None, generation: str, state: ModelState
+        self,
+        session: Session,
+        sha256: str,
+        parent: str | None,
+        generation: str,
+        state: ModelState,
+        moments: str | None = None,
     ) -> int:
         version = self._last_version(session) + 1
         session.add(
@@ -115,6 +144,7 @@ class ModelStore(Store):
                 generation=generation,
                 state=state,
                 created=utc_now(),
+                moments_sha256=moments,
             )
         )
         return version
@@ -130,4 +160,5 @@ def model_row(model: Model) -> ModelRow:
         model.generation,
         model.state,  # type: ignore[arg-type]
         model.created,
+        model.moments_sha256,
     )

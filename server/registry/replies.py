@@ -6,14 +6,17 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from mcoe_model.router_statistics import RouterStatistics
 from server.acceptance import Accepted, Rejected
 from server.aggregation.rule import Contribution
 from server.registry.store import Store, utc_now
-from server.registry.tables import PUBLISHED, Base, Reply, Round, RouterRow
+from server.registry.tables import ENROLLED, OPEN, PUBLISHED, Base, Client, Model, Reply, Round, RouterRow
+
+#: Why a client that did not answer in time has no update in a round. It is no verdict on one that it may still keep.
+NO_REPLY = "no reply"
 
 #: The tables themselves: plain inserts take half the time that mapped objects take.
 _REPLIES, _ROUTER = (Base.metadata.tables[table.__tablename__] for table in (Reply, RouterRow))
@@ -36,14 +39,18 @@ class ReplyStore(Store):
             reply = session.get(Reply, (round_id, client_id))
             return None if reply is None else reply.accepted
 
-    def holds_update(self, round_id: int, update_id: str) -> bool:
-        """Whether an update with this id was accepted in this round."""
+    def took_update(self, update_id: str) -> bool:
+        """Whether an update with this id went into a published round."""
+        query = select(Reply.round_id).join(Round, Round.id == Reply.round_id)
+        mine = Round.experiment == self.experiment, Round.state == PUBLISHED
         with self._reading() as session:
-            query = select(Reply.client_id).where(Reply.round_id == round_id, Reply.update_id == update_id)
-            return session.scalars(query).first() is not None
+            return session.scalars(query.where(*mine, Reply.accepted, Reply.update_id == update_id)).first() is not None
 
-    def record_reply(self, round_id: int, client_id: str, verdict: Accepted | Rejected, transfer: Transfer) -> None:
-        """Store a verdict, and the router statistics of an accepted reply, in one transaction."""
+    def record_reply(self, round_id: int, client_id: str, verdict: Accepted | Rejected, transfer: Transfer) -> bool:
+        """Store a verdict, and the router statistics of an accepted reply, in one transaction.
+
+        False, with nothing stored, for a client that has left the fleet meanwhile, or a round that is over.
+        """
         row: dict[str, object] = {
             "round_id": round_id,
             "client_id": client_id,
@@ -64,12 +71,24 @@ class ReplyStore(Store):
                 "seconds": report.seconds,
                 "loss_before": report.loss_before,
                 "loss_after": report.loss_after,
+                "staleness": verdict.staleness,
             }
             router = _router_rows(round_id, client_id, report.router)
         with self._writing() as session:
+            client = session.get(Client, client_id)
+            state = session.scalar(select(Round.state).where(Round.id == round_id))
+            if client is None or client.state != ENROLLED or state != OPEN:
+                return False
             session.execute(insert(_REPLIES), row)
             if router:
                 session.execute(insert(_ROUTER), router)
+            return True
+
+    def accepted(self, round_id: int) -> int:
+        """How many replies of a round are accepted."""
+        query = select(func.count()).where(Reply.round_id == round_id, Reply.accepted)
+        with self._reading() as session:
+            return session.scalar(query) or 0
 
     def replies(self, round_id: int) -> list[Reply]:
         """Every verdict of a round, by client id."""
@@ -83,7 +102,9 @@ class ReplyStore(Store):
         with self._reading() as session:
             router = statistics_by_client(session.scalars(select(RouterRow).where(RouterRow.round_id == round_id)))
             return [
-                Contribution(reply.update_id, reply.client_id, reply.examples, router[reply.client_id])
+                Contribution(
+                    reply.update_id, reply.client_id, reply.examples, router[reply.client_id], reply.staleness or 0
+                )
                 for reply in session.scalars(accepted)
                 if reply.update_id is not None and reply.examples is not None
             ]
@@ -93,11 +114,12 @@ class ReplyStore(Store):
         with self._reading() as session:
             return statistics_by_client(session.scalars(select(RouterRow).where(RouterRow.round_id == round_id)))
 
-    def median_norm(self, rounds: int) -> float | None:
-        """The median norm of the accepted updates of the last published rounds, or None before the first."""
+    def median_norm(self, rounds: int, generation: str) -> float | None:
+        """The median norm of the accepted updates of the last published rounds of a generation, None before one."""
         recent = (
             select(Round.id)
             .where(Round.experiment == self.experiment, Round.state == PUBLISHED)
+            .where(Round.published_sha256.in_(select(Model.sha256).where(Model.generation == generation)))
             .order_by(Round.number.desc())
             .limit(rounds)
         )

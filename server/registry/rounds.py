@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,24 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from server.registry.coarse import coarsen
-from server.registry.models import RELEASED, ModelState, ModelStore
+from server.registry.fleet import enrolled_of
+from server.registry.models import HELD, RELEASED, ModelState, ModelStore
+from server.registry.openings import OpeningStore
 from server.registry.replies import ReplyStore, statistics_by_client
 from server.registry.store import utc_now
-from server.registry.tables import ABANDONED, CLOSED, OPEN, PUBLISHED, Client, Member, Reply, Round, RouterRow
+from server.registry.tables import (
+    ABANDONED,
+    CLOSED,
+    ENROLLED,
+    OPEN,
+    PUBLISHED,
+    REPORTED,
+    Client,
+    Member,
+    Reply,
+    Round,
+    RouterRow,
+)
 
 
 @dataclass(frozen=True)
@@ -27,8 +42,10 @@ class RoundRow:
     base_sha256: str
     published_sha256: str | None
     norm_bound: float | None
+    moments_sha256: str | None
     settings: dict[str, Any]
     reason: str | None
+    opened: datetime.datetime
     cohort: tuple[str, ...]
 
     @property
@@ -37,13 +54,21 @@ class RoundRow:
         return f"round-{self.number}-{self.attempt}"
 
 
-class RoundStore(ModelStore, ReplyStore):
+class RoundStore(ModelStore, ReplyStore, OpeningStore):
     """The registry's rounds."""
 
     def open_round(
-        self, base_sha256: str, cohort: Sequence[str], settings: dict[str, Any], norm_bound: float | None
+        self,
+        base_sha256: str,
+        cohort: Sequence[str],
+        settings: dict[str, Any],
+        norm_bound: float | None,
+        moments: str | None = None,
     ) -> RoundRow:
-        """Open the next round: the number after the last published one, one more attempt if that was tried before."""
+        """Open the next round: the number after the last published one, one more attempt if that was tried before.
+
+        Who has left the fleet since the cohort was chosen is not in it.
+        """
         with self._writing() as session:
             number = self._last_published(session) + 1
             tried = session.scalar(
@@ -57,11 +82,14 @@ class RoundStore(ModelStore, ReplyStore):
                 base_sha256=base_sha256,
                 settings=settings,
                 norm_bound=norm_bound,
+                moments_sha256=moments,
                 opened=utc_now(),
             )
             session.add(opened)
             session.flush()
-            session.add_all(Member(round_id=opened.id, client_id=client) for client in sorted(cohort))
+            there = sorted(enrolled_of(session, self.experiment).intersection(cohort))
+            session.add_all(Member(round_id=opened.id, client_id=client) for client in there)
+            self._opened(session, opened.id)
             session.flush()
             return self._row(session, opened)
 
@@ -116,38 +144,79 @@ class RoundStore(ModelStore, ReplyStore):
             known = session.scalars(select(Client.id).where(Client.experiment == self.experiment))
             return {client: max(0, now - asked.get(client, 0)) for client in known}
 
+    def round(self, round_id: int) -> RoundRow:
+        """A round as it is now: others may have ended it, or taken a client out of it."""
+        with self._reading() as session:
+            return self._row(session, session.get_one(Round, round_id))
+
     def is_open(self, round_id: int) -> bool:
         """Whether a round still takes replies."""
         with self._reading() as session:
             return session.get_one(Round, round_id).state == OPEN
 
+    def awaited(self, round_id: int) -> tuple[str, ...]:
+        """The enrolled clients of a round's cohort whose reply has not been judged; nobody once the round is closed."""
+        heard = select(Reply.client_id).where(Reply.round_id == round_id)
+        query = (
+            select(Member.client_id)
+            .join(Round, Round.id == Member.round_id)
+            .join(Client, Client.id == Member.client_id)
+            .where(Round.id == round_id, Round.state == OPEN, Client.state == ENROLLED, Member.client_id.not_in(heard))
+        )
+        with self._reading() as session:
+            return tuple(session.scalars(query.order_by(Member.client_id)))
+
     def close_round(self, round_id: int) -> None:
-        """Fix the set of accepted updates."""
+        """Take no more replies. Nothing changes for a round that others have ended."""
         with self._writing() as session:
             found = session.get_one(Round, round_id)
-            found.state, found.closed = CLOSED, utc_now()
+            if found.state == OPEN:
+                found.state, found.closed = CLOSED, utc_now()
 
     def abandon_round(self, round_id: int, reason: str) -> None:
-        """End a round without a model."""
+        """End a round without a model. Nothing changes for a round that others have ended."""
         with self._writing() as session:
             found = session.get_one(Round, round_id)
-            found.state, found.closed, found.reason = ABANDONED, utc_now(), reason
-            self._over(session, round_id)
+            if found.state in (OPEN, CLOSED):
+                self._abandon(session, found, reason)
 
-    def publish_round(self, round_id: int, sha256: str, generation: str, state: ModelState = RELEASED) -> None:
-        """Record the round's model, whose artifact exists, and that the round is done: one transaction."""
+    def publish_round(
+        self,
+        round_id: int,
+        sha256: str,
+        generation: str,
+        state: ModelState = RELEASED,
+        moments: str | None = None,
+        updates: Sequence[str] | None = None,
+    ) -> bool:
+        """Record the round's model, whose artifact and moments exist, and that the round is done: one transaction.
+
+        ``updates`` are the ids of what it was made of. False, with nothing stored, when the accepted updates are others
+        by now, since a client was forgotten, or when the round was ended meanwhile.
+        """
         with self._writing() as session:
             found = session.get_one(Round, round_id)
-            self._add_version(session, sha256, found.base_sha256, generation, state)
+            accepted = select(Reply.update_id).where(Reply.round_id == round_id, Reply.accepted)
+            changed = updates is not None and set(session.scalars(accepted)) != set(updates)
+            if changed or found.state not in (OPEN, CLOSED):
+                return False
+            self._add_version(session, sha256, found.base_sha256, generation, state, moments)
             found.state, found.published_sha256, found.published = PUBLISHED, sha256, utc_now()
+            if state != HELD:
+                self._learned(session, round_id)
             self._over(session, round_id)
+            return True
+
+    def _abandon(self, session: Session, found: Round, reason: str) -> None:
+        found.state, found.closed, found.reason = ABANDONED, utc_now(), reason
+        self._over(session, found.id)
 
     def _over(self, session: Session, round_id: int) -> None:
         """Nothing is aggregated of this round any more: keep of its clients as little as was asked."""
         if self.private:
             session.execute(delete(RouterRow).where(RouterRow.round_id == round_id))
-            blank = dict.fromkeys(("examples", "loss_before", "loss_after", "norm", "seconds"))
-            session.execute(update(Reply).where(Reply.round_id == round_id).values(blank))
+            blank = update(Reply).where(Reply.round_id == round_id).values(dict.fromkeys(REPORTED))
+            session.execute(blank)
             return
         if not self.coarse:
             return
@@ -179,7 +248,9 @@ def _row(found: Round, cohort: Iterable[str]) -> RoundRow:
         found.base_sha256,
         found.published_sha256,
         found.norm_bound,
+        found.moments_sha256,
         found.settings,
         found.reason,
+        found.opened,
         tuple(sorted(cohort)),
     )

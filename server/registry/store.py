@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from server.registry.tables import AuditEvent
+from server.registry.tables import AuditEvent, Client
+
+#: How a transaction becomes the only one that writes, by dialect: the number is the registry's and no other lock's.
+_LOCKS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7020815930)"}
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,26 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        """One transaction. On SQLite it has the write lock from its first read on, so that what it read stays true."""
+        """One transaction. From its first read on nobody else writes, so that what it read stays true."""
         with Session(self.engine) as session, session.begin():
-            if self.engine.dialect.name == "sqlite":
-                session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+            session.connection().exec_driver_sql(_LOCKS[self.engine.dialect.name])
             yield session
 
     def audit(self, kind: str, client_id: str | None, detail: str) -> None:
-        """Record that something was done. ``detail`` must not name a client: it outlives the client's rows."""
-        with self._writing() as session:
-            self._audit(session, kind, client_id, detail)
+        """Record that something was done. ``detail`` must not name a client: it outlives the client's rows.
 
-    def events(self, limit: int) -> list[EventRow]:
-        """The newest events of the experiment, newest first."""
+        Nor does the event name one that was forgotten meanwhile.
+        """
+        with self._writing() as session:
+            known = client_id is not None and session.get(Client, client_id) is not None
+            self._audit(session, kind, client_id if known else None, detail)
+
+    def events(self, limit: int, client_id: str | None = None, kind: str = "") -> list[EventRow]:
+        """The newest events of the experiment, newest first: of one client, if named, whose kind holds this text."""
         query = select(AuditEvent).where(AuditEvent.experiment == self.experiment)
+        query = query.where(AuditEvent.kind.contains(kind, autoescape=True))
+        if client_id is not None:
+            query = query.where(AuditEvent.client_id == client_id)
         with self._reading() as session:
             found = session.scalars(query.order_by(AuditEvent.id.desc()).limit(limit))
             return [EventRow(event.time, event.kind, event.client_id, event.detail) for event in found]

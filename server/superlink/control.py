@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import httpx
 from flwr.common.serde import fab_to_proto
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -25,23 +26,20 @@ class Control:
     def nodes(self) -> dict[str, int]:
         """The node id of every registered public key (PEM)."""
         found = self._client.ListNodes(ListNodesRequest()).nodes_info
-        return {node.public_key.decode(): node.node_id for node in found if node.status != "unregistered"}
-
-    def retired(self) -> frozenset[str]:
-        """The public keys that were unregistered: Flower takes none of them again, as long as it has its database."""
-        found = self._client.ListNodes(ListNodesRequest()).nodes_info
-        return frozenset(node.public_key.decode() for node in found if node.status == "unregistered")
+        return {node.public_key.decode(): node.node_id for node in found}
 
     def register(self, public_key: str) -> int:
         """Let the holder of this key (PEM) connect; returns its node id, also when it was registered before."""
         known = self.nodes().get(public_key)
         if known is not None:
             return known
-        return int(self._client.RegisterNode(RegisterNodeRequest(public_key=public_key.encode())).node_id)
-
-    def unregister(self, node_id: int) -> None:
-        """Let a node connect no longer."""
-        self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+        try:
+            return int(self._client.RegisterNode(RegisterNodeRequest(public_key=public_key.encode())).node_id)
+        except httpx.HTTPStatusError:
+            known = self.nodes().get(public_key)  # another process was faster
+            if known is None:
+                raise
+            return known
 
     def start_run(self) -> int:
         """Start a Flower run; what it runs is whatever is installed, on either side. Returns its id."""

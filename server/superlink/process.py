@@ -15,13 +15,20 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superl
 from flwr.superlink.main import create_app
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.refusals import Note
+from server.superlink.limits import RateLimit, limited
+from server.superlink.watched import own_replies, watched
+
 #: Routes of Flower's that wearables need; every other one is refused publicly.
 PUBLIC_PREFIX, PUBLIC_PATHS = "/v1/fleet/", frozenset({"/health"})
 
 
 @dataclass(frozen=True)
 class SuperLink:
-    """Where a SuperLink listens and what it keeps. ``host`` and ``port`` are public, ``local_port`` is on loopback."""
+    """Where a SuperLink listens and what it keeps. ``host`` and ``port`` are public, ``local_port`` is on loopback.
+
+    ``per_minute`` requests and bodies of ``max_body`` bytes are what one address may send to Flower's public routes.
+    """
 
     certificates: Path
     database: Path
@@ -29,14 +36,19 @@ class SuperLink:
     host: str
     port: int
     local_port: int
+    per_minute: int
+    max_body: int
 
     @property
     def local_address(self) -> str:
         return f"127.0.0.1:{self.local_port}"
 
 
-def serve(superlink: SuperLink, device_routes: ASGIApp, device_prefix: str) -> None:
-    """Run the SuperLink in this process until SIGTERM: all of it on loopback, what wearables need in public, by TLS."""
+def serve(superlink: SuperLink, device_routes: ASGIApp, device_prefix: str, note: Note) -> None:
+    """Run the SuperLink in this process until SIGTERM: all of it on loopback, what wearables need in public, by TLS.
+
+    ``note`` is told what the public routes refuse.
+    """
     folder = superlink.certificates
     sys.argv = [
         "flower-superlink",
@@ -52,9 +64,10 @@ def serve(superlink: SuperLink, device_routes: ASGIApp, device_prefix: str) -> N
         "--port", str(superlink.local_port),
     ]  # fmt: skip
     app = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
+    fleet = limited(own_replies(app, note), RateLimit(superlink.per_minute), superlink.max_body)
     public = _Server(
         uvicorn.Config(
-            public_front(app, device_routes, device_prefix),
+            public_front(watched(fleet, note), device_routes, device_prefix),
             host=superlink.host,
             port=superlink.port,
             ssl_keyfile=str(folder / "server.key"),

@@ -5,6 +5,7 @@ The server here is a real one over TLS that does as each test says; the fleet's 
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import socket
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from client.enrolment import ClientPaths, download_model, enrol, make_key, read_key, read_membership
+from mcoe_model.consent import Consent
 from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, OutputExists, ServerUnreachable
 from mcoe_model.invitation import Invitation
 from mcoe_model.signed_request import public_pem
@@ -40,6 +42,7 @@ class Played:
         self.breaks_after: int | None = None
         self.knows_ranges = True
         self.refusal: bytes | None = None
+        self.answer = json.dumps({"client_id": "w1"}).encode()
         played = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -60,7 +63,7 @@ class Played:
                 if played.refusal is not None:
                     self._answer(403, played.refusal)
                 else:
-                    self._answer(200, json.dumps({"client_id": "w1"}).encode())
+                    self._answer(200, played.answer)
 
             def _send_model(self) -> None:
                 begin = int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
@@ -132,12 +135,13 @@ def member(server: Played, wearable: ClientPaths) -> ClientPaths:
 
 def test_joining_sends_the_token_and_no_private_key_and_is_remembered(server: Played, wearable: ClientPaths) -> None:
     clips = Path('clips/"наши" 📁')
-    membership = enrol(wearable, server.invitation(), clips, "001")
+    agreed = Consent("updates", "2", datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC))
+    membership = enrol(wearable, server.invitation(), clips, "001", [agreed])
     assert (membership.address, membership.client_id, membership.subject) == (server.address, "w1", "001")
     assert read_membership(wearable) == membership
     assert Path(membership.clips) == clips.absolute()
     (post,) = [asked for asked in server.asked if asked[0] == "POST"]
-    assert json.loads(post[3]) == {"token": "t" * 32}
+    assert json.loads(post[3]) == {"token": "t" * 32, "consents": [agreed.to_plain()]}
     private = wearable.key.read_text().splitlines()[2]
     assert private not in str(server.asked)
     assert wearable.authority.read_bytes() == server.authority.read_bytes()
@@ -150,7 +154,7 @@ def test_somebody_else_at_the_servers_address_is_told_nothing(server: Played, we
         enrol(wearable, server.invitation(fingerprint="0" * 64), Path("clips"), "001")
     assert [(method, path) for method, path, _, _ in server.asked] == [("GET", "/v1/device/authority")]
     assert "t" * 32 not in str(server.asked)
-    assert not wearable.authority.exists() and not wearable.settings.exists()
+    assert not wearable.authority.exists() and not wearable.membership.exists()
 
 
 def test_whoever_only_knows_the_authoritys_certificate_is_told_nothing(
@@ -163,7 +167,7 @@ def test_whoever_only_knows_the_authoritys_certificate_is_told_nothing(
     with pytest.raises(ServerUnreachable, match="certificate"):
         enrol(wearable, server.invitation(), Path("clips"), "001")
     assert [method for method, *_ in server.asked] == ["GET"]
-    assert not wearable.settings.exists()
+    assert not wearable.membership.exists()
 
 
 @pytest.mark.parametrize(
@@ -204,6 +208,20 @@ def test_nobody_at_the_address_is_said_in_one_line(wearable: ClientPaths) -> Non
             enrol(wearable, Invitation(address, "0" * 64, "t" * 32, "w1"), Path("clips"), "001")
 
 
+@pytest.mark.parametrize("answer", [b"", b"[]", b"1", b"torn {", b"[" * 70_000, b'{"client_id": "' + b"w" * 70_000])
+def test_an_answer_that_cannot_be_read_enrols_nobody(server: Played, wearable: ClientPaths, answer: bytes) -> None:
+    server.answer = answer
+    with pytest.raises(ServerUnreachable, match="cannot be read"):
+        enrol(wearable, server.invitation(), None, "")
+    assert not wearable.membership.exists()
+
+
+def test_an_address_that_is_none_is_said_in_one_line(wearable: ClientPaths) -> None:
+    for address in ("[:1", "a:b:1"):
+        with pytest.raises((DataInvalid, ServerUnreachable)):
+            enrol(wearable, Invitation(address, "0a" * 32, "t" * 32, "w1"), None, "")
+
+
 def test_the_key_is_made_once_and_for_the_owner_alone(wearable: ClientPaths) -> None:
     key = make_key(wearable)
     assert public_pem(make_key(wearable)) == public_pem(key) == public_pem(read_key(wearable))
@@ -224,8 +242,8 @@ def test_a_key_that_is_missing_or_spoilt_is_named(wearable: ClientPaths) -> None
 @pytest.mark.parametrize("content", [b"address = ", b'address = "a"', b'sudo = "b"', b"\xff\xfe", b""])
 def test_a_membership_that_was_spoilt_is_named(wearable: ClientPaths, content: bytes) -> None:
     wearable.folder.mkdir()
-    wearable.settings.write_bytes(content)
-    with pytest.raises(DataInvalid, match=r"mcoe-client\.toml"):
+    wearable.membership.write_bytes(content)
+    with pytest.raises(DataInvalid, match=r"membership\.toml"):
         read_membership(wearable)
 
 

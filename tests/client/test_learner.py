@@ -14,13 +14,14 @@ from mcoe_model.learning.weights import copy_weights, tensors_of
 from mcoe_model.model_file import tensors_sha256
 from mcoe_model.networks import build
 from mcoe_model.protocol import update_id
+from mcoe_model.tensors import Payload
 from mcoe_model.update import expert_of, is_head, manifest, specs_of
 from server.acceptance import Accepted, Reply, judge
 
 
 @pytest.fixture(scope="module")
 def learned() -> Learned:
-    return learn(ToyStore("client-a", 12), task(), payload())
+    return learn(ToyStore("client-a", 12), task(), Payload.of(payload()))
 
 
 def test_checking_in_says_who_and_how_much() -> None:
@@ -46,7 +47,7 @@ def test_the_update_is_exactly_the_manifest_and_says_what_it_is_of(learned: Lear
 
 def test_base_and_update_make_the_trained_model(learned: Learned) -> None:
     store = ToyStore("client-a", 12)
-    learn(store, task(), payload())
+    learn(store, task(), Payload.of(payload()))
     trained = tensors_of(store.resident)
     for name, delta in learned.update.items():
         np.testing.assert_allclose(payload()[name] + delta, trained[name], rtol=0, atol=1e-6)
@@ -59,7 +60,7 @@ def test_base_and_update_make_the_trained_model(learned: Learned) -> None:
 def test_an_expert_that_was_never_chosen_is_absent() -> None:
     """One clip in one epoch chooses top-k experts and no more."""
     settings = FineTuneSettings(epochs=1, batch_size=1)
-    learned = learn(ToyStore("client-b", 1), task(fine_tune=settings), payload())
+    learned = learn(ToyStore("client-b", 1), task(fine_tune=settings), Payload.of(payload()))
     config = build("mcoe-tiny", seed=0).config
     assert len(learned.meta.experts_sent) == config.top_k < config.experts
     assert {expert_of(name) for name in learned.update} == {None, *learned.meta.experts_sent}
@@ -79,9 +80,9 @@ def test_the_report_is_of_the_base_before_and_of_the_trained_model_after(learned
 def test_the_bits_depend_on_task_and_clips_alone_whoever_learned_before() -> None:
     resident = build("mcoe-tiny", seed=99)
     copy_weights(resident, {name: value for name, value in base()[0].items() if not is_head(name)})
-    learn(ToyStore("client-b", 5, resident), task(), payload())
-    after_another = learn(ToyStore("client-a", 6, resident), task(), payload())
-    alone = learn(ToyStore("client-a", 6), task(), payload())
+    learn(ToyStore("client-b", 5, resident), task(), Payload.of(payload()))
+    after_another = learn(ToyStore("client-a", 6, resident), task(), Payload.of(payload()))
+    alone = learn(ToyStore("client-a", 6), task(), Payload.of(payload()))
     assert tensors_sha256(after_another.update) == tensors_sha256(alone.update)
     assert after_another.meta == alone.meta
     assert after_another.report.router == alone.report.router
@@ -89,15 +90,15 @@ def test_the_bits_depend_on_task_and_clips_alone_whoever_learned_before() -> Non
 
 @pytest.mark.parametrize("change", [{"seed": 6}, {"round_number": 2}, {"expert_load": (1.0,) + (0.0,) * 7}])
 def test_seed_round_and_expert_load_change_the_update(change: dict[str, object]) -> None:
-    usual = learn(ToyStore("client-a", 6), task(), payload())
-    other = learn(ToyStore("client-a", 6), task(**change), payload())
+    usual = learn(ToyStore("client-a", 6), task(), Payload.of(payload()))
+    other = learn(ToyStore("client-a", 6), task(**change), Payload.of(payload()))
     assert tensors_sha256(other.update) != tensors_sha256(usual.update)
     assert other.meta.update_id == usual.meta.update_id
 
 
 def test_the_payload_is_not_changed_by_learning() -> None:
     given = payload()
-    learn(ToyStore("client-a", 3), task(), given)
+    learn(ToyStore("client-a", 3), task(), Payload.of(given))
     assert tensors_sha256(given) == task().payload_sha256
 
 
@@ -111,15 +112,15 @@ def test_tensors_that_are_not_those_of_the_task_are_refused_before_anything_is_t
         store = ToyStore("client-a", 3)
         before = tensors_sha256(tensors_of(store.resident))
         with pytest.raises(ModelInvalid, match="not the ones the task names"):
-            learn(store, task(), wrong)
+            learn(store, task(), Payload.of(wrong))
         assert tensors_sha256(tensors_of(store.resident)) == before
 
 
 def test_another_generation_is_refused() -> None:
     with pytest.raises(ModelInvalid, match="generation"):
-        learn(ToyStore("client-a", 3), task(generation="f" * 16), payload())
+        learn(ToyStore("client-a", 3), task(generation="f" * 16), Payload.of(payload()))
 
 
 def test_a_store_without_clips_is_refused_with_a_reason() -> None:
     with pytest.raises(McoeError, match="no labelled clips"):
-        learn(ToyStore("client-a", 0), task(), payload())
+        learn(ToyStore("client-a", 0), task(), Payload.of(payload()))

@@ -71,6 +71,8 @@ class ToyStore:
         self.clips = clips
         self.resident = resident or build("mcoe-tiny", seed=1)
 
+    learns: tuple[TrainMode, ...] = ("head", "full")
+
     def clip_names(self) -> tuple[str, ...]:
         return tuple(f"{self.client_id} clip {index}" for index in range(self.clips))
 
@@ -89,3 +91,9 @@ class ToyStore:
 
         clips = tuple(features(int(label)) for label in labels)
         return FeatureSamples(self.clip_names(), labels.astype(np.int64), clips)
+
+    def method(self) -> None:
+        """Nothing is remembered."""
+
+    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+        return self.samples(model, train_mode)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from server.certificates import make_authority, make_server_certificate
+from server.registry import utc_now
 from server.rounds import RoundEngine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))  # the toy fleet lies beside the tests of the server
@@ -31,8 +33,10 @@ SERVE = """
 import sys
 from pathlib import Path
 from server.dashboard import serve_dashboard
-from server.settings import ServerPaths, ServerSettings
-serve_dashboard(ServerPaths(Path(sys.argv[1])), ServerSettings(experiment="toy"), int(sys.argv[2]))
+from server.paths import ServerPaths
+from server.settings import ServerSettings
+running = [ServerSettings(experiment=name) for name in sys.argv[3:]]
+serve_dashboard(ServerPaths(Path(sys.argv[1])), running, int(sys.argv[2]))
 """
 PAGES = ("/", "/rounds", "/rounds/1", "/models", "/models/1/rollback", "/experts", "/server")
 
@@ -47,29 +51,37 @@ class Served:
     token: str
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    engine = toy_engine(tmp_path)
-    enlist(engine, *"abc")
-    make_authority(tmp_path / "certificates")
-    make_server_certificate(tmp_path / "certificates", ["localhost"])
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-c", SERVE, str(tmp_path), str(port)]
+@contextmanager
+def serving(folder: Path, *engines: RoundEngine) -> Iterator[Served]:
+    """The dashboard of these experiments; the first one's engine is at hand."""
+    make_authority(folder / "certificates")
+    make_server_certificate(folder / "certificates", ["localhost"])
+    port = free_port(1)
+    names = [engine.registry.experiment for engine in engines]
+    command = [sys.executable, "-c", SERVE, str(folder), str(port), *names]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     address = f"http://127.0.0.1:{port}"
-    for _ in range(300):
+    ends = time.monotonic() + 180
+    while True:
         try:
             httpx.get(f"{address}/health", trust_env=False).raise_for_status()
             break
         except httpx.HTTPError:
-            assert process.poll() is None, process.communicate()[0]
+            assert process.poll() is None and time.monotonic() < ends, process.communicate()[0]
             time.sleep(0.1)
-    yield Served(process, engine, address, (tmp_path / "dashboard.token").read_text().strip())
+    yield Served(process, engines[0], address, (folder / "dashboard.token").read_text().strip())
     process.kill()
     process.communicate()
-    engine.registry.engine.dispose()
+    for engine in engines:
+        engine.registry.engine.dispose()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    engine = toy_engine(tmp_path)
+    enlist(engine, *"abc")
+    with serving(tmp_path, engine) as made:
+        yield made
 
 
 @pytest.fixture
@@ -80,8 +92,16 @@ def chrome(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                 "disable-background-networking", "disable-component-update"):
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-sync",
+        "disable-background-networking",
+        "disable-component-update",
+    ):
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path / 'chromium'}")
     found = webdriver.Chrome(options, Service(driver))
@@ -90,11 +110,16 @@ def chrome(tmp_path: Path) -> Iterator[webdriver.Chrome]:
 
 
 def until(chrome: webdriver.Chrome, holds: Callable[[], object]) -> None:
-    WebDriverWait(chrome, 20, ignored_exceptions=[Exception]).until(lambda _: holds())
+    WebDriverWait(chrome, 180, ignored_exceptions=[Exception]).until(lambda _: holds())
 
 
 def part(chrome: webdriver.Chrome, name: str) -> str:
     return " ".join(chrome.find_element(By.ID, name).text.split())
+
+
+def versions(chrome: webdriver.Chrome) -> list[str]:
+    """The first cells of the page's table."""
+    return [row.text.split()[0] for row in chrome.find_elements(By.CSS_SELECTOR, "tbody tr")]
 
 
 def test_a_real_round_appears_live_while_the_page_is_open(served: Served, chrome: webdriver.Chrome) -> None:
@@ -120,7 +145,7 @@ def test_a_real_round_appears_live_while_the_page_is_open(served: Served, chrome
     assert chrome.execute_script("return window.neverLoadedAgain") is True
     assert chrome.get_log("browser") == []
     served.process.send_signal(signal.SIGTERM)  # the page's stream of events is still open
-    said, _ = served.process.communicate(timeout=10)
+    said, _ = served.process.communicate(timeout=60)
     assert (served.process.returncode, said) == (0, "")
     until(chrome, lambda: "The connection is lost" in chrome.find_element(By.ID, "connection").text)
 
@@ -130,11 +155,11 @@ def test_a_rollback_by_hand(served: Served, chrome: webdriver.Chrome) -> None:
     play(served.engine)
     chrome.get(f"{served.address}/models?token={served.token}")
     chrome.find_element(By.LINK_TEXT, "roll back").click()
-    assert "Roll back to version 1?" in chrome.find_element(By.TAG_NAME, "h1").text
+    until(chrome, lambda: "Roll back to version 1?" in chrome.find_element(By.TAG_NAME, "h1").text)
     assert len(registry.models()) == 2
     chrome.find_element(By.TAG_NAME, "button").click()
     until(chrome, lambda: chrome.current_url.endswith("/models"))
-    assert [row.text.split()[0] for row in chrome.find_elements(By.CSS_SELECTOR, "tbody tr")] == ["3", "2", "1"]
+    until(chrome, lambda: versions(chrome) == ["3", "2", "1"])
     assert registry.newest_model() == registry.models()[0].sha256
     assert chrome.get_log("browser") == []
 
@@ -142,6 +167,9 @@ def test_a_rollback_by_hand(served: Served, chrome: webdriver.Chrome) -> None:
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")])
 def test_pages_fit_a_phone_and_a_laptop(served: Served, chrome: webdriver.Chrome, width: int, scheme: str) -> None:
     play(served.engine)
+    made = served.engine.registry.models()[-1]
+    served.engine.registry.set_model_state(made.sha256, "candidate")
+    assert served.engine.registry.begin_canary(made.version, "abc", 0.3, 4, utc_now() + datetime.timedelta(hours=1))
     for model in served.engine.registry.models():
         served.engine.registry.record_evaluation(model.sha256, "field study", {"war": 0.5, "uar": 0.4})
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -158,6 +186,31 @@ def test_pages_fit_a_phone_and_a_laptop(served: Served, chrome: webdriver.Chrome
         assert loaded and all(name.startswith((served.address, "data:")) for name in loaded), loaded
     assert papers == {"rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)"}
     assert chrome.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_several_experiments_are_one_switch_apart(tmp_path: Path, chrome: webdriver.Chrome, width: int) -> None:
+    names = ("glasses", "a-much-longer-name-of-an-experiment", "another-experiment-with-a-long-name")
+    engines = [toy_engine(tmp_path, experiment=name) for name in names]
+    for engine in engines:
+        engine.spool = tmp_path / "spool" / engine.registry.experiment
+        enlist(engine, f"client-of-{engine.registry.experiment}")
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    with serving(tmp_path, *engines) as served:
+        chrome.get(f"{served.address}/?token={served.token}")
+        assert chrome.current_url == f"{served.address}/experiments/glasses/"
+        chrome.find_element(By.LINK_TEXT, "Rounds").click()
+        for engine in engines[1:]:
+            chrome.find_element(By.LINK_TEXT, engine.registry.experiment).click()
+            address = f"{served.address}/experiments/{engine.registry.experiment}/rounds"
+            until(chrome, lambda address=address: chrome.current_url == address)  # type: ignore[misc]
+            assert chrome.execute_script("return document.documentElement.scrollWidth") <= width
+            until(chrome, lambda: "No round is under way" in part(chrome, "live"))
+            client = f"client-of-{engine.registry.experiment}"
+            engine.open((client,))
+            until(chrome, lambda client=client: f"Awaited 1 {client}" in part(chrome, "live"))  # type: ignore[misc]
+        assert chrome.get_log("browser") == []
 
 
 def play(engine: RoundEngine) -> None:

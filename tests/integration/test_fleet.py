@@ -14,23 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lying_client import LIES
-from real_fleet import Client, Process, Server, make_base, make_data, run, wait_for
+from lying_client import EXECUTED, LIES, TURNS
+from real_fleet import BUSY, Client, Process, Server, expected_models, make_base, make_data, run, wait_for
 
-from client.enrolment import ClientPaths, read_membership
-from client.folder_store import FolderStore
-from client.learner import learn
 from mcoe_model.errors import ExitCode
-from mcoe_model.model_file import read_model
-from mcoe_model.protocol import CheckIn
-from server.acceptance import Accepted, Reply
-from server.registry import Registry
-from server.registry.artifacts import Artifacts
-from server.registry.database import open_database, sqlite_url
-from server.rounds import RoundEngine, RoundSettings
-from server.settings import ServerSettings
 
 NAMES = ("first", "second", "third")
+OFFLINE_S = 90.0
 FLAGS = ("--min-clients", 4, "--pause-s", 0.1, "--deadline-s", 600, "--train", "head")
 
 
@@ -45,9 +35,14 @@ class Fleet:
             Client(folder / name, self.data, f"00{index + 1}", name) for index, name in enumerate(NAMES)
         ]
         self.liar = Client(folder / "liar", self.data, "001", "liar")
+        self.killed = folder / "killed"
 
     def begin(self) -> None:
-        self.server.start(*FLAGS)
+        killer = str(Path(__file__).parent / "killer")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", killer, prepend=os.pathsep)
+            patch.setenv("MCOE_KILLED", str(self.killed))
+            self.server.start(*FLAGS)
         for client in (*self.clients, self.liar):
             client.enrol(self.server)
         for client in self.clients:
@@ -55,11 +50,15 @@ class Fleet:
         script = Path(__file__).parent / "lying_client.py"
         self.liar.process = Process(self.liar.folder.parent / "liar.log", sys.executable, script, self.liar.folder)
 
+    def end_clients(self) -> None:
+        for client in (*self.clients, self.liar):
+            if client.process is not None:
+                client.process.end()
+
     def end(self) -> None:
-        processes = [client.process for client in (*self.clients, self.liar)] + [self.server.process]
-        for process in processes:
-            if process is not None and process.popen.poll() is None:
-                process.end()
+        self.end_clients()
+        if self.server.process is not None:
+            self.server.process.end()
 
 
 @pytest.fixture(scope="module")
@@ -72,64 +71,61 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         made.end()
 
 
-def expected_models(fleet: Fleet, folder: Path, rounds: int) -> list[str]:
-    """The hashes of the models that the honest clients make in this process, down to the names of their updates."""
-    settings = ServerSettings()
-    registry = Registry(open_database(sqlite_url(folder / "registry.sqlite")), settings.experiment)
-    tensors, card = read_model(fleet.base)
-    engine = RoundEngine(
-        registry,
-        Artifacts(folder / "models"),
-        folder / "spool",
-        RoundSettings(settings.fine_tune, settings.train, settings.rule, seed=settings.seed),
-        card.generation.top_k,
-    )
-    engine.start_from(tensors, card)
-    stores = []
-    for client in fleet.clients:
-        paths = ClientPaths(client.folder)
-        membership = read_membership(paths)
-        model = next(iter(paths.models.glob("*.safetensors")))
-        stores.append(FolderStore(paths, membership.client_id, Path(membership.clips), membership.subject, model))
-        registry.saw(CheckIn(membership.client_id, len(stores[-1].clip_names())))
-    found = []
-    for _ in range(rounds):
-        current = engine.open(NAMES)
-        for store in stores:
-            learned = learn(store, current.task, current.payload)
-            reply = Reply(store.client_id, learned.update, learned.meta.to_record(), learned.report.to_record())
-            assert isinstance(engine.receive(current, reply), Accepted)
-        found.append(str(engine.finish(current)))
-    return found
-
-
 def test_kills_and_lies_change_no_bit(fleet: Fleet, tmp_path: Path) -> None:
     server = fleet.server
-    server.wait_for_round(2)
+    server.wait_for_round(2, seconds=400)
+    # The first update that arrived was pulled, which deletes it in Flower, and not yet spooled (killer/sitecustomize).
+    assert fleet.killed.exists()
 
     os.kill(server.child("coordinator"), signal.SIGKILL)
-    server.wait_for_round(4)
+    server.wait_for_round(4, seconds=400)
 
     os.kill(server.child("superlink"), signal.SIGKILL)
-    server.wait_for_round(6)
+    server.wait_for_round(6, seconds=400)
 
-    os.kill(fleet.clients[0].supernode(), signal.SIGKILL)  # the server believes in it for a minute
-    server.wait_for_round(8, seconds=240)
+    assert fleet.clients[0].process is not None
+    ended = fleet.clients[0].process.said().count("SuperNode ended")
+    os.kill(fleet.clients[0].supernode(), signal.SIGKILL)
+    server.wait_for_round(8, seconds=400)
+    # The server heard of its end, or it would have turned its successor away for a minute.
+    assert fleet.clients[0].process.said().count("SuperNode ended") == ended + 1
+
+    offline, trained = fleet.clients[2].supernode(), len(fleet.clients[2].trained())
+    wait_for(lambda: len(fleet.clients[2].trained()) > trained, 120, "a client's training")
+    os.kill(offline, signal.SIGSTOP)  # what was trained cannot leave, and no heartbeat
+    ends = time.monotonic() + OFFLINE_S
 
     assert fleet.clients[1].process is not None
-    fleet.clients[1].process.end(signal.SIGKILL)
-    wait_for(lambda: not _runs(fleet.clients[1]), 10, "the end of the SuperNode of a killed client")
+    fleet.clients[1].process.end(signal.SIGKILL)  # the server believes in it for a minute
+    wait_for(lambda: not _runs(fleet.clients[1]), 30, "the end of the SuperNode of a killed client")
     fleet.clients[1].process.start()
-    server.wait_for_round(len(LIES) + 4, seconds=300)
+
+    time.sleep(max(0.0, ends - time.monotonic()))
+    os.kill(offline, signal.SIGCONT)
+    server.wait_for_round(TURNS + 1, seconds=400)
 
     published = server.published()  # rounds go on meanwhile
     made = [row.published_sha256 for row in published]
     assert set(made) <= {row["sha256"] for row in server.ask("models", "list")}
-    assert made == expected_models(fleet, tmp_path, len(published))
+    assert made == expected_models(fleet.base, fleet.clients, tmp_path, len(published))
     for row in published:
         replies = {reply.client_id: reply for reply in server.registry().replies(row.id)}
         assert {name for name, reply in replies.items() if reply.accepted} == set(NAMES)
         assert replies["liar"].reason and "wearer's name" not in replies["liar"].reason
+    reasons = {reply.reason for row in published for reply in server.registry().replies(row.id)}
+    for said in ("not its client's", "examples holds a float", "cannot be believed", "cannot be read"):
+        assert any(said in (reason or "") for reason in reasons), said
+    assert not list(fleet.server.folder.parent.rglob(EXECUTED))
+
+
+def test_nobody_is_called_at_home(fleet: Fleet) -> None:
+    """Neither by the server's processes nor by a wearable's SuperNode."""
+    wanted = {
+        "FLWR_TELEMETRY_ENABLED=0", "FLWR_DISABLE_UPDATE_CHECK=1", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1",
+    }  # fmt: skip
+    found = [fleet.server.child(kind) for kind in ("superlink", "coordinator", "dashboard")]
+    for process in [*found, fleet.clients[0].supernode()]:
+        assert wanted <= set(Path(f"/proc/{process}/environ").read_text().split("\0"))
 
 
 def _runs(client: Client) -> bool:
@@ -150,7 +146,8 @@ def test_no_client_trained_twice_for_one_model(fleet: Fleet) -> None:
 def test_acknowledged_updates_leave_the_outbox(fleet: Fleet) -> None:
     """An update is let go of with the next task; the one that is under way waits, and perhaps its predecessor."""
     for client in fleet.clients:
-        assert len(list((client.folder / "outbox").glob("*.safetensors"))) <= 2
+        kept = client.folder / "outbox"
+        wait_for(lambda kept=kept: len(list(kept.glob("*.sealed"))) <= 2, 60, "the end of old updates")  # type: ignore[misc]
 
 
 def test_sigterm_ends_everything_within_ten_seconds(fleet: Fleet) -> None:
@@ -158,7 +155,7 @@ def test_sigterm_ends_everything_within_ten_seconds(fleet: Fleet) -> None:
     children = [fleet.server.child(kind) for kind in ("superlink", "coordinator")]
     started = time.monotonic()
     assert fleet.server.process.end(seconds=60) == ExitCode.OK
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < BUSY * 10
     for child in children:
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
@@ -171,6 +168,7 @@ def test_a_server_goes_on_where_it_was(fleet: Fleet) -> None:
     fleet.server.wait_for_round(before + 2, seconds=240)
     numbers = [row.number for row in fleet.server.published()]
     assert numbers == list(range(1, len(numbers) + 1))
+    fleet.end_clients()  # whose rounds would slow down what follows
 
 
 def test_a_second_server_on_the_same_port_is_refused(fleet: Fleet) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_port
 
 from mcoe_model.errors import ExitCode
 from mcoe_model.model_file import read_model, write_model
@@ -27,13 +27,15 @@ SETTINGS = {
     "subjects": 12, "sequences": 4, "rounds": 3, "base-epochs": 1, "size": 32, "workers": 1, "baselines": "off"
 }  # fmt: skip
 FLAGS = [text for name, value in SETTINGS.items() for text in (f"--{name}", str(value))]
+#: Generous: the machine may be busy with other things.
+PATIENCE_S = 600
 #: Every process that a command starts inherits this variable.
 MARK = "MCOE_TEST_MARK"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A user's home and cache of their own, and a mark on every process that is started here."""
+    """A user's home of their own, the cache of the tests, and a mark on every process that is started here."""
 
     home: Path
     cache: Path
@@ -66,8 +68,8 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    machine = Machine(tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("cache"), uuid.uuid4().hex)
+def machine(simulation_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    machine = Machine(tmp_path_factory.mktemp("home"), simulation_cache, uuid.uuid4().hex)
     yield machine
     for process in machine.living():
         process.kill()
@@ -110,7 +112,7 @@ def test_flowers_engine_ends_with_the_bits_of_the_local_one_after_a_kill_too(loc
 
 
 def test_it_leaves_no_process_and_does_not_touch_the_users_flower_home(machine, resumed):
-    assert machine.living() == []
+    wait(lambda: not machine.living())
     assert not (machine.home / ".flwr").exists()
 
 
@@ -123,12 +125,12 @@ def test_a_run_whose_clients_fail_is_an_error_of_one_line(machine, resumed):
     other = replace(card, generation=replace(card.generation, backbone_sha256="0" * 64))
     write_model(base, tensors, other)  # clients that hold another generation of the model refuse to train
     process = machine.simulate("--resume", resumed)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.ENGINE_FAILED, said
     last = said.splitlines()[-1]
     assert last.startswith("error: ") and "round 4 was abandoned" in last and "flower.log" in last
-    assert "this client has" in (resumed / "flower.log").read_text()
-    assert machine.living() == []
+    assert "rejected: client error: ModelInvalid" in (resumed / "flower.log").read_text()
+    wait(lambda: not machine.living())
 
 
 def test_flwr_run_in_the_repository_prepares_runs_and_reports(machine, tmp_path):
@@ -136,13 +138,10 @@ def test_flwr_run_in_the_repository_prepares_runs_and_reports(machine, tmp_path)
     settings.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in SETTINGS.items()))
     project = (REPOSITORY / "pyproject.toml").read_bytes()
     home = tmp_path / "flower"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = {
         "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],
         "FLWR_HOME": str(home),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port(1)),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -170,14 +169,14 @@ def published(folder: Path) -> set[str]:
 
 
 def succeed(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     return said
 
 
 def wait(until: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not until():
         assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)

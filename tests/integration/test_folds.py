@@ -18,6 +18,8 @@ import pytest
 from mcoe_model.errors import ExitCode
 
 REPOSITORY = Path(__file__).parents[2]
+#: Generous: the machine may be busy with other things.
+PATIENCE_S = 600
 SETTINGS = ["--subjects", "12", "--sequences", "4", "--rounds", "2", "--base-epochs", "2", "--size", "32"]
 FOLDS = [*SETTINGS, "--folds", "3", "--passes", "2"]
 ARMS = ("base", "federated", "centralised", "local", "all_data")
@@ -36,14 +38,14 @@ def command(cache: Path, *flags: object) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=400)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     return said
 
 
 def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
     """SIGKILL the run's main process, not its workers: they must end by themselves."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert process.poll() is None, f"the run ended before it could be killed: {process.communicate()[0]}"
         assert time.monotonic() < deadline
@@ -82,9 +84,9 @@ def pooled(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run over three folds that nobody disturbed, and the cache it filled."""
-    cache, folder = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("runs") / "folds"
+def undisturbed(simulation_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run over three folds that nobody disturbed, and the cache that it used."""
+    cache, folder = simulation_cache, tmp_path_factory.mktemp("runs") / "folds"
     said = finish(command(cache, *FOLDS, "--fold", "all", "--workers", 2, "--out", folder))
     assert [f"Fold {number} ({number + 1} of 3)" in said for number in range(3)] == [True] * 3
     return cache, folder
@@ -161,11 +163,11 @@ def test_a_fold_is_the_run_of_that_fold_alone_and_can_be_resumed_so(undisturbed,
     assert results(tmp_path / "alone") == results(folder / "fold-1")
 
 
-def test_folds_that_cannot_be_are_refused_before_any_work(tmp_path):
-    process = command(tmp_path, *SETTINGS, "--folds", 13, "--fold", "all", "--out", tmp_path / "run")
-    said, _ = process.communicate(timeout=120)
+def test_folds_that_cannot_be_are_refused_before_any_work(simulation_cache, tmp_path):
+    process = command(simulation_cache, *SETTINGS, "--folds", 13, "--fold", "all", "--out", tmp_path / "run")
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.TOO_FEW_SUBJECTS, said
     assert not (tmp_path / "run").exists()
-    process = command(tmp_path, "--protocol", "published", "--fold", "all", "--out", tmp_path / "run")
-    said, _ = process.communicate(timeout=60)
+    process = command(simulation_cache, "--protocol", "published", "--fold", "all", "--out", tmp_path / "run")
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.USAGE and "--fold all" in said

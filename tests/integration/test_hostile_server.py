@@ -19,7 +19,8 @@ from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from real_fleet import BIN, free_port, wait_for
+from ports import free_port
+from real_fleet import BIN, wait_for
 
 from client.enrolment import ClientPaths, make_key
 from client.node import QUIET

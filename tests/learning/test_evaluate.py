@@ -5,10 +5,10 @@ import pytest
 
 from mcoe_model.data.sampling import window_law
 from mcoe_model.learning.evaluate import evaluate
-from mcoe_model.learning.features import cached_features
+from mcoe_model.learning.features import cached_features, every_clip
 from mcoe_model.learning.samples import encode_clips, measure_normalisation
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
-from mcoe_model.model_file import Generation
+from mcoe_model.model_file import Generation, ModelCard
 from mcoe_model.networks import build
 
 
@@ -65,6 +65,19 @@ def test_cached_features_are_the_same_bits_and_belong_to_one_generation(clips, n
             np.testing.assert_array_equal(streams[stream], anew[stream])
     different = cached_features(other, generation_of(other), clips, range(3), tmp_path)
     assert not np.array_equal(different.features[0]["frame", "any"], computed.features[0]["frame", "any"])
+
+
+def test_features_of_backbones_that_were_trained_on_come_from_no_cache(clips, normalisation, tmp_path):
+    """Their generation is that of the lineage's first model."""
+    first, trained = build("mcoe-tiny", seed=5).eval(), build("mcoe-tiny", seed=6).eval()
+    card = ModelCard(Generation("mcoe-tiny", backbone_sha256(tensors_of(first)), 32, normalisation), "test")
+    every_clip(first, card, clips, tmp_path)
+    cached = sorted(tmp_path.rglob("*.safetensors"))
+    assert len(cached) == len(clips.records)
+    found, fresh = every_clip(trained, card, clips, tmp_path), encode_clips(trained, clips, [0], normalisation)
+    assert found.names == tuple(record.name for record in clips.records)
+    np.testing.assert_array_equal(found.features[0]["frame", "any"], fresh.features[0]["frame", "any"])
+    assert sorted(tmp_path.rglob("*.safetensors")) == cached
 
 
 def test_normalisation_is_the_mean_and_sd_of_all_pixels(clips):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mcoe_model.data.see import parse_name
 from mcoe_model.learning.metrics import (
     holm,
+    mcnemar,
     paired_difference,
     recovered_gain,
     recovered_gain_interval,
@@ -260,3 +261,12 @@ def test_the_recovered_gain_has_no_interval_when_there_may_be_nothing_to_recover
     base, upper = np.full(20, 0.3), np.array([0.1, 0.6] * 10)
     subjects = [str(index) for index in range(20)]
     assert recovered_gain_interval(base, upper, upper[::-1] * 0 + 0.3, subjects, seed=1) is None
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (0, 5, 2 / 32), (0, 6, 2 / 64), (1, 8, 20 / 512), (10, 2, 158 / 4096), (4, 5, 1.0),
+     (3, 5, 186 / 256)],
+)  # fmt: skip
+def test_mcnemar_is_the_binomial_tail_worked_out_by_hand(only_first: int, only_second: int, p: float) -> None:
+    assert mcnemar(only_first, only_second) == mcnemar(only_second, only_first) == pytest.approx(p, rel=1e-12)

@@ -24,7 +24,7 @@ def inputs(length, *, batch=2, scans=2, channels=3, states=4, seed=0, dtype=torc
     return [tensor.requires_grad_() for tensor in (u, delta, A, B, C, normal(scans, channels))]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(length=st.integers(1, 600), batch=st.integers(1, 3), scans=st.integers(1, 4), seed=st.integers(0, 99))
 def test_chunked_equals_the_loop(length, batch, scans, seed):
     tensors = inputs(length, batch=batch, scans=scans, seed=seed)

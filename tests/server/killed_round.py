@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from toy_fleet import enlist, honest_reply, toy_engine
 import server.rounds
 from server.acceptance import Rejected
 from server.aggregation.block import Block
+from server.aggregation.optimiser import OptimiserName, OptimiserSettings
 from server.registry import Registry
 from server.registry.artifacts import Artifacts
 from server.rounds import RoundEngine
@@ -85,13 +88,22 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "published the last round": lambda: die_after(Registry, "publish_round", 2),
 }
 
+#: Further moments of a round whose server has an optimiser.
+MOMENTS_OF_OPTIMISER: dict[str, Callable[[], None]] = {
+    "stepped": lambda: die_after(server.rounds, "step", 2),
+    "between moments and artifact": lambda: die_after(Artifacts, "put_moments", 2),
+    "between artifact and row": lambda: die_after(Artifacts, "put", 2),
+    "while publishing": MOMENTS["while publishing"],
+}
 
-def play(folder: Path, moment: str | None) -> None:
+
+def play(folder: Path, moment: str | None, optimiser: OptimiserName = "none") -> None:
     """Go on with the experiment in this folder until two rounds are published; say in a file what came out."""
     engine = toy_engine(folder)
+    engine.settings = replace(engine.settings, optimiser=OptimiserSettings(optimiser))
     enlist(engine, *CLIENTS)
     if moment is not None:
-        MOMENTS[moment]()
+        (MOMENTS if optimiser == "none" else MOMENTS_OF_OPTIMISER)[moment]()
     current = engine.resume()
     while engine.registry.last_published() < ROUNDS:
         current = current or engine.open(CLIENTS)
@@ -103,10 +115,14 @@ def play(folder: Path, moment: str | None) -> None:
     (folder / "result").write_text("\n".join(told(engine)))
 
 
+NEVER = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+
+
 def told(engine: RoundEngine) -> list[str]:
     """Everything that must be the same whether or not a process was killed on the way."""
     lines = []
-    for row in engine.registry.rounds():
+    for dated in engine.registry.rounds():
+        row = replace(dated, opened=NEVER)  # the time alone differs
         lines.append(str(row))
         for reply in engine.registry.replies(row.id):
             lines.append(f"{reply.client_id} {reply.accepted} {reply.update_id} {reply.norm} {reply.reason}")

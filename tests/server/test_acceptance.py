@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_fleet import EXPERTS, expectation, honest_reply
 
+from mcoe_model.protocol import update_id
 from mcoe_model.update import block_norms
 from server.acceptance import Accepted, Rejected, Reply, judge
 
@@ -67,6 +68,10 @@ def test_in_full_mode_the_backbones_are_part_of_the_update() -> None:
 
 FAULTS: dict[str, tuple[Callable[[Reply], Reply], str]] = {
     "NaN": (lambda r: spoilt(r, np.nan), "not finite"),
+    "another client's update id": (
+        lambda r: with_meta(r, update_id=update_id("b", "base", ["clip"])),
+        "not its client's",
+    ),
     "Inf": (lambda r: spoilt(r, np.inf), "not finite"),
     "-Inf": (lambda r: spoilt(r, -np.inf), "not finite"),
     "missing tensor": (lambda r: without(r, ROUTER), "lacks 1 tensors and has 0 unknown"),
@@ -212,7 +217,7 @@ def mutated(record: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.one_of(st.just(record), st.builds(lambda name, value: record | {name: value}, field, plain))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     client=st.sampled_from(["a", "mallory", ""]),
     meta=st.one_of(mutated(META), st.dictionaries(st.text(max_size=5), plain, max_size=3)),

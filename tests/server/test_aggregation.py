@@ -126,7 +126,7 @@ def test_one_client_alone_is_followed_by_a_rule_that_can_work_with_one(rule: str
         np.testing.assert_allclose(after[name], expected, rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.permutations(range(5)), st.sampled_from(sorted(RULES)))
 def test_the_order_of_contributions_changes_no_bit(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], rule: str

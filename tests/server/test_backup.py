@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from alembic import command
 from registry_databases import DATABASES, fresh_database
-from toy_fleet import CARD, enlist, honest_reply, toy_engine
+from toy_fleet import CARD, enlist, honest_reply, toy_engine, toy_model
 
 from mcoe_model.errors import DataInvalid, DataMissing, MissingExtra, ModelInvalid, OutputExists
 from server.backup import backup, restore
 from server.doctor import Premises, examine
 from server.registry import ABANDONED, OPEN, PUBLISHED, Registry, utc_now
-from server.registry.database import connect, open_database, sqlite_url
+from server.registry.artifacts import Artifacts
+from server.registry.database import connect, migration_config, open_database, sqlite_url
 from server.rounds import RoundEngine
 
 WRITER = """
@@ -92,7 +94,7 @@ def test_a_backup_made_while_rounds_are_written_can_be_restored_and_goes_on(
     found = Registry(engine, "toy")
     assert before <= len(published(found)) <= after + 1
     assert published(found) == published(registry)[: len(published(found))]
-    place = Premises(engine, "toy", restored.models, restored.folder / "spool", utc_now(), 1)
+    place = Premises(engine, restored.models, {"toy": restored.folder / "spool"}, utc_now(), 1)
     assert [finding.severity for finding in examine(place)] == ["note"]
     engine.dispose()
     again = restored.engine()
@@ -102,6 +104,20 @@ def test_a_backup_made_while_rounds_are_written_can_be_restored_and_goes_on(
     assert again.finish(current) is not None
     again.registry.engine.dispose()
     registry.engine.dispose()
+
+
+def test_a_registry_of_an_older_schema_is_backed_up_as_it_is(places: tuple[Place, Place], tmp_path: Path) -> None:
+    """Whoever updates makes a backup first, with the new program."""
+    live, _ = places
+    made = Artifacts(live.models).put(toy_model(), CARD)
+    engine = connect(live.url)
+    command.upgrade(migration_config(engine), "0001")
+    row = f"(1, 'toy', 1, '{made}', NULL, 'g', 'released', '2026-01-02 03:04:05+00')"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO models VALUES {row}")
+    engine.dispose()
+    backup(live.url, live.models, tmp_path / "copy")
+    assert [path.stem for path in (tmp_path / "copy" / "models").iterdir()] == [made]
 
 
 def test_the_round_that_was_under_way_is_abandoned_by_restoring(places: tuple[Place, Place], tmp_path: Path) -> None:

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from mcoe_model.errors import DataInvalid, DataMissing
+from mcoe_model.errors import DataInvalid, DataMissing, OutputExists
+from server import certificates
 from server.certificates import (
     AUTHORITY_DAYS,
     SERVER_DAYS,
+    authorities,
+    begin_rotation,
     days_left,
     fingerprint,
+    finish_rotation,
     make_authority,
     make_server_certificate,
     read_certificate,
@@ -101,6 +105,68 @@ def test_renewal_under_the_same_authority_changes_nothing_for_a_wearable(folder:
     assert shake_hands(folder, wearable, "fleet.example.org") == "TLSv1.3"
 
 
+def test_a_change_of_authority_overlaps(folder: Path) -> None:
+    """Who trusts both believes the server before and after; who trusts one, on its side of the change."""
+    old = trusting(folder / "ca.crt")
+    assert authorities(folder) == (folder / "ca.crt").read_text()
+    begin_rotation(folder)
+    both = ssl.create_default_context(cadata=authorities(folder))
+    new = trusting(folder / "next-ca.crt")
+    with pytest.raises(OutputExists, match="finish-rotation"):
+        begin_rotation(folder)
+    for wearable in (old, both):
+        assert shake_hands(folder, wearable, "fleet.example.org") == "TLSv1.3"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(folder, new, "fleet.example.org")
+    finish_rotation(folder)
+    for wearable in (both, new):
+        assert {shake_hands(folder, wearable, name) for name in NAMES} == {"TLSv1.3"}
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(folder, old, "fleet.example.org")
+    assert authorities(folder) == (folder / "ca.crt").read_text()
+    assert sorted(path.name for path in folder.iterdir()) == ["ca.crt", "ca.key", "server.crt", "server.key"]
+    assert stat.S_IMODE((folder / "ca.key").stat().st_mode) == 0o600
+    make_server_certificate(folder, NAMES)  # by the new key
+    assert shake_hands(folder, new, "fleet.example.org") == "TLSv1.3"
+    with pytest.raises(DataMissing, match="rotate-authority"):
+        finish_rotation(folder)
+
+
+def test_a_change_of_authority_that_was_killed_at_any_point_is_finished(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed_at(name: str, call: int) -> None:
+        """The program ends before this call of a function that the steps use."""
+        whole, calls = getattr(certificates, name), iter(range(100))
+
+        def until(*given: object, **named: object) -> object:
+            if next(calls) == call:
+                raise Killed
+            return whole(*given, **named)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(certificates, name, until)
+            step(folder)
+
+    step = begin_rotation
+    killed_at("_write_key", 0)
+    assert authorities(folder) == (folder / "ca.crt").read_text()
+    begin_rotation(folder)
+    both = ssl.create_default_context(cadata=authorities(folder))
+    step = finish_rotation
+    killed_at("write_bytes", 1)  # the server has its new key and its old certificate
+    finish_rotation(folder)
+    assert shake_hands(folder, both, "fleet.example.org") == "TLSv1.3"
+    begin_rotation(folder)
+    (folder / "next-ca.crt").replace(folder / "ca.crt")  # killed between the two last renames
+    finish_rotation(folder)
+    make_server_certificate(folder, NAMES)
+    assert shake_hands(folder, trusting(folder / "ca.crt"), "fleet.example.org") == "TLSv1.3"
+
+
 def test_an_authority_lives_for_ten_years_and_a_server_for_one(folder: Path) -> None:
     now = datetime.datetime.now(datetime.UTC)
     authority, server = (read_certificate(folder / f"{name}.crt") for name in ("ca", "server"))
@@ -130,3 +196,20 @@ def test_a_name_that_no_host_can_have_is_refused_and_writes_nothing(tmp_path: Pa
     with pytest.raises(DataInvalid, match="host name or address"):
         make_server_certificate(tmp_path, [name, "localhost"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.crt", "ca.key"]
+
+
+def test_an_expired_certificate_is_refused_by_whoever_trusts_its_authority(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "SERVER_DAYS", -0.01)  # it was good for three quarters of an hour
+    make_server_certificate(folder, NAMES)
+    with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
+        shake_hands(folder, trusting(folder / "ca.crt"), "localhost")
+
+
+def test_a_certificate_of_an_expired_authority_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "AUTHORITY_DAYS", -0.01)
+    make_authority(tmp_path)
+    make_server_certificate(tmp_path, NAMES)
+    with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
+        shake_hands(tmp_path, trusting(tmp_path / "ca.crt"), "localhost")

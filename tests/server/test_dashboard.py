@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
@@ -20,24 +21,27 @@ from fastapi.testclient import TestClient
 from registry_databases import DATABASES, fresh_database
 from toy_fleet import EXPERTS, enlist, honest_reply, toy_engine
 
+from mcoe_model.health import Health
 from mcoe_model.names import EMOTIONS
+from mcoe_model.protocol import CheckIn, EvaluateReport, News
 from mcoe_model.router_statistics import RouterStatistics
 from server.certificates import make_authority, make_server_certificate
 from server.dashboard import dashboard_app
 from server.dashboard.access import dashboard_token
 from server.dashboard.experts import entropy, expert_use, jensen_shannon
-from server.dashboard.queries import Queries, Routing
+from server.dashboard.queries import Routing
 from server.dashboard.watch import Watcher
 from server.dashboard.webhook import WAITING, WebhookEvent, notify
+from server.paths import ServerPaths
 from server.registry import Registry, utc_now
 from server.registry.models import CANARY, HELD
 from server.rounds import RoundEngine
-from server.settings import ServerPaths, ServerSettings
+from server.settings import ServerSettings
 
 TOKEN = "the token of this test"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PAGES = ("/", "/rounds", "/rounds/1", "/models", "/models/1/rollback", "/experts", "/server")
-API = ("clients", "rounds", "rounds/1", "models", "experts", "health")
+API = ("clients", "rounds", "rounds/1", "models", "trial", "experts", "health")
 ALIAS = "blue frame"
 
 
@@ -80,7 +84,7 @@ def fleet_on(folder: Path, url: str | None = None) -> Fleet:
     make_authority(folder / "certificates")
     make_server_certificate(folder / "certificates", ["localhost"])
     settings = ServerSettings(experiment="toy")
-    app = dashboard_app(engine.registry, engine.artifacts, ServerPaths(folder), settings, TOKEN)
+    app = dashboard_app([engine.registry], engine.artifacts, ServerPaths(folder), [settings], TOKEN)
     return Fleet(engine, TestClient(app, "http://127.0.0.1:8445", follow_redirects=False))
 
 
@@ -197,23 +201,33 @@ def test_the_fleet_shows_every_client(told: Fleet) -> None:
     html = told.get("/")
     found = {row[0]: row for row in rows(html)}
     assert found[f"a {ALIAS}"][1] == "enrolled"
-    assert found[f"a {ALIAS}"][5:] == ["10", "4", "4", "0"]
-    assert found["d"][5:] == ["10", "2", "0", "2"]
+    assert found[f"a {ALIAS}"][6:] == ["10", "4", "4", "0"]
+    assert found["d"][6:] == ["10", "2", "0", "2"]
     assert found["f"][1] == "revoked"
     assert "Enrolled 5" in words(html) and "Clips pending 50" in words(html)
 
 
-def test_the_next_check_in_is_expected_after_the_usual_gap(fleet: Fleet) -> None:
-    queries = Queries(fleet.registry.engine, "toy")
-    assert queries.expected_check_ins(["a"]) == {}
-    for _ in range(4):
-        time.sleep(0.01)
-        enlist(fleet.engine, "a")
-    seen = fleet.registry.client("a")
-    assert seen.first_seen and seen.last_seen
-    gap = (seen.last_seen - seen.first_seen) / 4
-    assert queries.expected_check_ins(["a", "b"]) == {"a": seen.last_seen + gap}
-    assert {row[0]: row[3] for row in rows(fleet.get("/"))}["a"] != "–"
+def test_the_fleet_shows_what_clients_were_told(fleet: Fleet) -> None:
+    fleet.registry.saw(CheckIn("a", 10), News(standing="too-old", next_check_in_s=900.0))
+    found = {row[0]: row for row in rows(fleet.get("/"))}
+    assert found["a"][4] not in ("–", "due") and found["a"][5].endswith(" too-old")
+    assert found["b"][4] == "–" and "too-old" not in found["b"][5]
+
+
+def test_whoever_needs_most_attention_comes_first(fleet: Fleet) -> None:
+    registry = fleet.registry
+    registry.note_health("c", Health(free_gb=1, camera_seen=0))
+    registry.note_health("e", Health(error=139))
+    registry.note_health("b", Health(free_gb=50))
+    registry.note_health("d", Health(error=1, free_gb=0, clock_set=0))
+    registry.revoke("d")
+    html = fleet.get("/")
+    found = rows(html)[1:]
+    assert [row[0] for row in found] == ["c", "e", "a", "b", "d", "f"]
+    assert found[0][2] == "disk nearly full: 1 GB free camera not seen"
+    assert found[1][2] == "a part of it failed with code 139"
+    assert {row[2] for row in found[2:]} == {"–"}
+    assert "Need attention 2" in words(html)
 
 
 def test_rounds_tell_who_was_accepted_rejected_and_late(told: Fleet) -> None:
@@ -229,6 +243,15 @@ def test_rounds_tell_who_was_accepted_rejected_and_late(told: Fleet) -> None:
     live = words(html[html.index('id="live"') : html.index('id="history"')])
     assert "Round 3 open" in live
     assert "Awaited 0 nobody Accepted 2 a b Rejected 1 d tensor" in live
+
+
+def test_why_no_round_is_open_is_shown_as_the_coordinator_says_it(fleet: Fleet) -> None:
+    assert "No round is under way" in words(fleet.get("/rounds"))
+    fleet.registry.say_waiting("<b>1</b> clients with new clips are there")
+    html = fleet.get("/rounds")
+    assert "No round is under way: &lt;b&gt;1&lt;/b&gt; clients with new clips are there (since 20" in html
+    fleet.play("abc", finish=False)
+    assert "No round is under way" not in words(fleet.get("/rounds"))
 
 
 def test_one_round_tells_of_every_client_and_what_it_cost(told: Fleet) -> None:
@@ -280,8 +303,30 @@ def test_accuracy_is_what_the_evaluations_say(told: Fleet) -> None:
 
 
 def test_states_of_versions_are_shown(told: Fleet) -> None:
-    told.registry.set_model_state(told.registry.models()[1].sha256, CANARY)
-    assert next(row for row in rows(told.get("/models")) if row[0] == "2")[1] == "canary"
+    told.registry.set_model_state(told.registry.models()[2].sha256, CANARY)
+    assert next(row for row in rows(told.get("/models")) if row[0] == "3")[1] == "canary"
+
+
+def test_a_model_on_its_way_is_shown_with_what_it_waits_for(told: Fleet) -> None:
+    assert told.api("trial") is None and "No round opens" not in told.get("/models")
+    made = told.registry.models()[-1]
+    told.registry.set_model_state(made.sha256, "candidate")
+    told.registry.say_of_trial(made.version, "0 of 3 clients have compared it with its parent")
+    told.registry.record_report(made.version, EvaluateReport("a", made.sha256, 10, 9, 8))
+    html = words(told.get("/models"))
+    assert "Version 3 candidate" in html and "0 of 3 clients have compared it with its parent. No round opens" in html
+    assert "1 clients have compared it" in html and "models promote 3" in html and "Check-ins" not in html
+    ends = utc_now() + datetime.timedelta(hours=1)
+    assert told.registry.begin_canary(made.version, "abc", 0.5, 4, ends)
+    told.registry.saw(CheckIn("b", 10, runs=made.sha256))
+    html = words(told.get("/models"))
+    assert "Check-ins 1 of 4 Clients that run it 1 of 3 Share 50.0 % Refusals 0" in html and "Awaited: a, c" in html
+    said = told.api("trial")
+    assert (said["version"], said["state"], said["check_ins"], said["awaited"]) == (3, "canary", 1, ["a", "c"])
+    told.registry.decide(made.version, "canary", "held", "a client refused it: worse")
+    html = told.get("/models")
+    assert "Version 3 is held: a client refused it: worse." in words(html)
+    assert told.api("trial") is None and "No round opens" not in html
 
 
 def test_a_rollback_is_confirmed_and_releases_the_old_bytes(told: Fleet) -> None:
@@ -365,9 +410,8 @@ def test_programs_get_sums_over_three_clients_or_more_and_nothing_of_one(fleet: 
 
 def test_the_api_describes_itself_and_only_reads(told: Fleet) -> None:
     described = told.api("openapi.json")
-    assert {f"/api/v1/{name}".replace("/1", "/{number}") for name in API} | {"/metrics", "/health"} == set(
-        described["paths"]
-    )
+    answers = {f"/api/v1/{name}".replace("/1", "/{number}") for name in API}
+    assert answers | {"/metrics", "/health", "/api/v1/experiments"} == set(described["paths"])
     assert all(set(methods) == {"get"} for methods in described["paths"].values())
     assert [one["id"] for one in told.api("clients")] == list("abcdef")
     assert [(one["number"], one["late"], one["awaited"]) for one in told.api("rounds?limit=3")] == [
@@ -388,16 +432,21 @@ def test_metrics_count_what_the_registry_holds(told: Fleet) -> None:
     assert float(values['mcoe_stored_bytes{what="spool"}']) > 0
 
 
+def examined(fleet: Fleet) -> str:
+    """The health page once the examination that it begins has ended."""
+    for _ in range(2400):
+        if "being examined" not in (html := fleet.get("/server")):
+            return html
+        time.sleep(0.05)
+    raise AssertionError("the examination does not end")
+
+
 def test_health_tells_sizes_certificates_and_findings(told: Fleet) -> None:
     orphan = told.engine.artifacts.folder / "orphan.safetensors"
     orphan.write_bytes(b"0" * 1000)
     html = told.get("/server")
     assert {("ca.crt", "3650"), ("server.crt", "365")} <= {(row[0], row[1]) for row in rows(html)}
-    for _ in range(200):
-        html = told.get("/server")
-        if "being examined" not in html:
-            break
-        time.sleep(0.05)
+    html = examined(told)
     assert f"{orphan} belongs to no model" in words(html)
     stored = told.api("health")["now"]
     models = sum(path.stat().st_size for path in told.engine.artifacts.folder.iterdir())
@@ -416,7 +465,7 @@ def test_every_page_and_answer_is_there_on_both_databases(tmp_path: Path, kind: 
             assert fleet.get(path)
         assert fleet.api("experts")["clients"] == 3
         assert fleet.api("rounds/1")[0]["attempt"]["rejected"] == 1
-        time.sleep(0.2)  # the examination that the health page began
+        examined(fleet)  # which the health page began, and which reads the database
         fleet.registry.engine.dispose()
 
 
@@ -433,7 +482,7 @@ class Receiver(ThreadingHTTPServer):
         Thread(target=self.serve_forever, daemon=True).start()
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
-        for _ in range(200):
+        for _ in range(2400):
             if len(self.heard) >= count:
                 break
             time.sleep(0.05)
@@ -445,7 +494,7 @@ class _Keep(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.may_answer.wait(30)
+        self.server.may_answer.wait(120)
         self.server.heard.append(json.loads(content))
         self.send_response(self.server.code)
         self.end_headers()
@@ -465,14 +514,14 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 def event(number: int) -> WebhookEvent:
-    return WebhookEvent("round closed", number, "a" * 64, utc_now())
+    return WebhookEvent("round closed", "toy", number, "a" * 64, utc_now())
 
 
 def test_the_webhook_posts_what_happened(receiver: Receiver) -> None:
     said = event(3)
     notify(receiver.url, said)
     assert receiver.wait_for(1) == [
-        {"event": "round closed", "round": 3, "model": "a" * 64, "time": said.time.isoformat()}
+        {"event": "round closed", "experiment": "toy", "round": 3, "model": "a" * 64, "time": said.time.isoformat()}
     ]
 
 

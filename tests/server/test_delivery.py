@@ -6,7 +6,7 @@ from pathlib import Path
 
 from toy_fleet import enlist, honest_reply, toy_engine
 
-from mcoe_model.protocol import CheckIn, OutboxNews
+from mcoe_model.protocol import CheckIn, News
 from server.delivery import news_for
 from server.rounds import RoundEngine
 
@@ -26,16 +26,16 @@ def round_of(engine: RoundEngine, *spoilt: str) -> dict[str, str]:
 def test_accepted_updates_are_named_and_unknown_ones_are_kept(tmp_path: Path) -> None:
     engine = toy_engine(tmp_path)
     enlist(engine, *"abc")
-    assert news_for(engine.registry, CheckIn("a", 10, ("0" * 32,))) == OutboxNews()
+    assert news_for(engine.registry, CheckIn("a", 10, ("0" * 32,))) == News()
     first, second = round_of(engine)["a"], round_of(engine)["a"]
-    assert news_for(engine.registry, CheckIn("a", 10, (first, "0" * 32, second))) == OutboxNews((first, second))
+    assert news_for(engine.registry, CheckIn("a", 10, (first, "0" * 32, second))) == News((first, second))
 
 
 def test_the_newest_is_acknowledged_though_no_check_in_listed_it(tmp_path: Path) -> None:
     engine = toy_engine(tmp_path)
     enlist(engine, *"abc")
     ids = round_of(engine)
-    assert news_for(engine.registry, CheckIn("a", 10)) == OutboxNews((ids["a"],))
+    assert news_for(engine.registry, CheckIn("a", 10)) == News((ids["a"],))
 
 
 def test_what_is_kept_after_a_rejection_is_dropped(tmp_path: Path) -> None:
@@ -43,7 +43,19 @@ def test_what_is_kept_after_a_rejection_is_dropped(tmp_path: Path) -> None:
     enlist(engine, *"abc")
     first = round_of(engine)["a"]
     spoilt = round_of(engine, "a")["a"]
-    assert news_for(engine.registry, CheckIn("a", 10, (first, spoilt))) == OutboxNews((first,), (spoilt,))
+    assert news_for(engine.registry, CheckIn("a", 10, (first, spoilt))) == News((first,), (spoilt,))
+
+
+def test_what_a_client_keeps_of_an_older_generation_is_dropped(tmp_path: Path) -> None:
+    engine = toy_engine(tmp_path)
+    enlist(engine, *"abc")
+    taken = round_of(engine)["a"]
+    old, late = str(engine.registry.newest_model()), "0" * 32
+    assert news_for(engine.registry, CheckIn("a", 10, (taken, late), old)) == News((taken,))
+    engine.registry.import_model("f" * 64, "another generation")
+    assert news_for(engine.registry, CheckIn("a", 10, (taken, late), old)) == News((taken,), (late,))
+    assert news_for(engine.registry, CheckIn("a", 10, (late,), "f" * 64)) == News((taken,))
+    assert news_for(engine.registry, CheckIn("a", 10, (late,), "unheard of")) == News((taken,))
 
 
 def test_another_clients_update_is_none_of_its_business(tmp_path: Path) -> None:

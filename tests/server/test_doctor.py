@@ -13,7 +13,7 @@ from alembic import command
 from registry_databases import DATABASES, fresh_database
 from toy_fleet import enlist, honest_reply, toy_engine
 
-from server.doctor import CHECKS, Finding, Premises, check_clock, examine
+from server.doctor import CHECKS, Finding, Premises, check_clock, check_file_system, examine
 from server.registry import utc_now
 from server.registry.database import connect, migration_config
 from server.rounds import RoundEngine
@@ -37,7 +37,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RoundEngi
 
 def premises(engine: RoundEngine) -> Premises:
     registry = engine.registry
-    return Premises(registry.engine, registry.experiment, engine.artifacts.folder, engine.spool, utc_now(), 1)
+    return Premises(registry.engine, engine.artifacts.folder, {registry.experiment: engine.spool}, utc_now(), 1)
 
 
 def problems(engine: RoundEngine) -> list[Finding]:
@@ -87,6 +87,18 @@ def test_a_spool_that_no_round_needs_is_an_orphan(engine: RoundEngine) -> None:
     assert (found.severity, "round-1-1" in found.what, "coordinator" in found.mend) == ("warning", True, True)
 
 
+def test_updates_that_are_kept_for_replay_are_no_orphans(engine: RoundEngine) -> None:
+    engine.settings = replace(engine.settings, keep_updates=True)
+    current = engine.resume()
+    assert current
+    engine.finish(current)
+    kept = engine.open(("a", "b"))
+    engine.receive(kept, honest_reply(kept.expectation, "a"))
+    assert engine.finish(kept)
+    assert (engine.spool / kept.row.spool_name).is_dir()
+    assert problems(engine) == []
+
+
 def test_rows_from_the_future_tell_of_a_wrong_clock(engine: RoundEngine) -> None:
     engine.registry.invite("c", "token", utc_now() + datetime.timedelta(days=3))  # expires in the future: no fault
     behind = replace(premises(engine), now=utc_now() - datetime.timedelta(hours=1))
@@ -111,7 +123,7 @@ def test_another_schema_is_named_and_ends_the_examination(engine: RoundEngine) -
 def test_an_old_schema_and_an_empty_database_are_told_apart(kind: str, tmp_path: Path) -> None:
     with fresh_database(kind, tmp_path) as url:
         engine = connect(url)
-        place = Premises(engine, "toy", tmp_path / "models", tmp_path / "spool", utc_now())
+        place = Premises(engine, tmp_path / "models", {"toy": tmp_path / "spool"}, utc_now())
         assert [finding.what for finding in examine(place)] == ["the database holds no registry"]
         command.upgrade(migration_config(engine), "0001")
         (found,) = examine(place)
@@ -121,6 +133,17 @@ def test_an_old_schema_and_an_empty_database_are_told_apart(kind: str, tmp_path:
 
 def test_others_can_add_checks(engine: RoundEngine) -> None:
     def check_certificate(place: Premises) -> Iterator[Finding]:
-        yield Finding("error", f"the certificate of {place.experiment} has expired", "make a new one")
+        yield Finding("error", f"the certificate of {min(place.spools)} has expired", "make a new one")
 
     assert examine(premises(engine), (*CHECKS, check_certificate))[-1].what == "the certificate of toy has expired"
+
+
+def test_a_data_folder_on_another_machines_disk(engine: RoundEngine, tmp_path: Path) -> None:
+    mounts, place = tmp_path / "mounts", engine.artifacts.folder.absolute().parent
+    lines = ["/dev/sda1 / ext4 rw 0 0", "files:/home /elsewhere nfs4 rw 0 0"]
+    mounts.write_text("\n".join(lines))
+    assert not list(check_file_system(replace(premises(engine), mounts=mounts)))
+    mounts.write_text("\n".join([*lines, f"files:/data {place} nfs4 rw 0 0"]))
+    (found,) = check_file_system(replace(premises(engine), mounts=mounts))
+    assert found.severity == "error" and "nfs4" in found.what and "local disk" in found.mend
+    assert not list(check_file_system(replace(premises(engine), mounts=tmp_path / "nothing")))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from toy_fleet import EXPERTS, enlist, honest_reply, toy_engine, toy_model
@@ -17,6 +18,7 @@ from mcoe_model.errors import SettingsError
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.update import block_norms
 from server.acceptance import Accepted, Rejected
+from server.aggregation.optimiser import OptimiserSettings
 from server.privacy_accounting import epsilon, rounds_left
 from server.private_mode import PrivateMode
 from server.registry.tables import Reply, RouterRow
@@ -97,13 +99,26 @@ def test_epsilon_is_spent_once_per_round_and_ends_at_the_cap(tmp_path: Path) -> 
     allowed = rounds_left(MODE.noise_multiplier, 9.0, MODE.delta)
     assert allowed >= 2
     for number in range(1, allowed + 1):
-        assert engine.may_take_part("a")
+        assert engine.eligible(["a"]) == ["a"]
         play(engine)
         spent = engine.registry.spent("a")
         assert (spent.rounds, spent.epsilon) == (number, epsilon(MODE.noise_multiplier, number, MODE.delta))
-    assert not engine.may_take_part("a")
+    assert engine.eligible(["a"]) == []
     enlist(engine, "new")
-    assert engine.may_take_part("new")
+    assert engine.eligible(["new"]) == ["new"]
+
+
+def test_a_look_at_a_hundred_budgets_is_one_query(tmp_path: Path) -> None:
+    engine = private_engine(tmp_path, epsilon_cap=epsilon(MODE.noise_multiplier, 1, MODE.delta))
+    clients = [f"client {number}" for number in range(100)]
+    enlist(engine, "a", "b", "c", *clients)
+    play(engine)
+    asked = list[str]()
+    listen = (engine.registry.engine, "before_cursor_execute", lambda *event: asked.append(event[2]))
+    sa.event.listen(*listen)
+    assert engine.eligible(["a", "b", "c", *clients]) == sorted(clients)
+    sa.event.remove(*listen)
+    assert len([statement for statement in asked if "privacy_budget" in statement]) == 1
 
 
 def test_a_round_that_is_finished_again_after_a_crash_costs_once(engine: RoundEngine) -> None:
@@ -116,6 +131,18 @@ def test_a_round_that_is_finished_again_after_a_crash_costs_once(engine: RoundEn
     resumed = engine.resume()
     assert resumed is not None and engine.finish(resumed) is not None
     assert engine.registry.spent("a").rounds == 1
+
+
+def test_an_optimiser_steps_along_what_was_noised(engine: RoundEngine, tmp_path: Path) -> None:
+    """It sees nothing but the noised model: no further budget is spent."""
+    noised, _ = engine.artifacts.get(play(engine))
+    other = private_engine(tmp_path / "other", engine.secret)
+    other.settings = replace(other.settings, optimiser=OptimiserSettings("fedavgm", learning_rate=0.5))
+    stepped, _ = other.artifacts.get(play(other))
+    base = toy_model()
+    for name in ("projection.weight", "moe.experts.1.weight"):
+        np.testing.assert_allclose(stepped[name] - base[name], 0.5 * (noised[name] - base[name]), rtol=1e-4, atol=1e-6)
+    assert other.registry.spent("a") == engine.registry.spent("a")
 
 
 def test_settings_that_would_make_epsilon_untrue_are_refused() -> None:

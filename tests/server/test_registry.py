@@ -167,9 +167,7 @@ class RegistryContract:
         opened = registry.open_round(BASE, ("a", "b"), {}, None)
         assert registry.verdict(opened.id, "a") is None
         verdict = accepted("a")
-        assert not registry.holds_update(opened.id, verdict.meta.update_id)
         registry.record_reply(opened.id, "a", verdict, Transfer(100, 200))
-        assert registry.holds_update(opened.id, verdict.meta.update_id)
         assert registry.verdict(opened.id, "a") is True
         stored = registry.replies(opened.id)[0]
         assert (stored.update_id, stored.norm, stored.examples) == (verdict.meta.update_id, verdict.norm, 10)
@@ -190,10 +188,11 @@ class RegistryContract:
             registry.record_reply(opened.id, "a", Rejected("again"), Transfer(1, 1))
         assert registry.verdict(opened.id, "a") is True
 
-    def test_a_reply_of_a_client_that_never_checked_in_is_refused_whole(self, registry: Registry) -> None:
+    def test_a_reply_of_a_client_that_is_not_known_or_was_forgotten_is_not_stored(self, registry: Registry) -> None:
         opened = registry.open_round(BASE, ("a",), {}, None)
-        with pytest.raises(sa.exc.IntegrityError):
-            registry.record_reply(opened.id, "mallory", accepted("b"), Transfer(1, 1))
+        registry.forget("a")
+        for client in ("a", "mallory"):
+            assert not registry.record_reply(opened.id, client, accepted("b"), Transfer(1, 1))
         assert registry.replies(opened.id) == []
         assert registry.router_statistics(opened.id) == {}
 
@@ -207,7 +206,7 @@ class RegistryContract:
         assert all(c.router == accepted(c.client_id, c.examples).report.router for c in found)
 
     def test_the_median_norm_is_over_accepted_replies_of_the_last_published_rounds(self, registry: Registry) -> None:
-        assert registry.median_norm(5) is None
+        assert registry.median_norm(5, "generation") is None
         for norm, state in ((1.0, PUBLISHED), (100.0, ABANDONED), (2.0, PUBLISHED), (4.0, PUBLISHED)):
             opened = registry.open_round(BASE, ("a", "b"), {}, None)
             registry.record_reply(opened.id, "a", replace(accepted("a"), norm=norm), Transfer(1, 1))
@@ -216,9 +215,90 @@ class RegistryContract:
                 registry.publish_round(opened.id, NEXT, "generation")
             else:
                 registry.abandon_round(opened.id, "test")
-        assert registry.median_norm(5) == 2.0
-        assert registry.median_norm(2) == 3.0
-        assert registry.median_norm(1) == 4.0
+        assert registry.median_norm(5, "generation") == 2.0
+        assert registry.median_norm(2, "generation") == 3.0
+        assert registry.median_norm(1, "generation") == 4.0
+        assert registry.median_norm(5, "another generation") is None
+
+    def test_moments_belong_to_a_version_and_follow_its_bytes(self, registry: Registry) -> None:
+        assert registry.moments_of(BASE) is None
+        opened = registry.open_round(BASE, ("a",), {}, None)
+        assert opened.moments_sha256 is None
+        registry.publish_round(opened.id, NEXT, "generation", "released", "e" * 64)
+        assert registry.moments_of(NEXT) == registry.model(NEXT).moments_sha256 == "e" * 64
+        assert registry.open_round(NEXT, ("a",), {}, None, "e" * 64) == registry.unfinished_round()
+        registry.publish_round(registry.rounds()[-1].id, "d" * 64, "generation", "held", "f" * 64)
+        assert registry.moments_of(NEXT) is None, "a later version was held back"
+        registry.release_again(2)
+        assert registry.moments_of(NEXT) == "e" * 64
+        assert registry.rounds()[-1].moments_sha256 == "e" * 64
+
+    def test_a_request_for_a_round_is_answered_once(self, registry: Registry) -> None:
+        other = Registry(registry.engine, "other")
+        assert (registry.round_requested(), registry.last_opened()) == (False, None)
+        assert registry.request_round() and not registry.request_round()
+        assert registry.round_requested() and not other.round_requested()
+        opened = registry.open_round(BASE, ("a",), {}, None)
+        assert not registry.round_requested()
+        assert registry.last_opened() is not None and other.last_opened() is None
+        assert registry.request_round(), "one that is asked for while a round is open is for the next"
+        registry.abandon_round(opened.id, "test")
+        assert registry.round_requested()
+
+    def test_why_no_round_is_open_is_kept_until_one_opens(self, registry: Registry) -> None:
+        assert registry.waiting() is None
+        registry.say_waiting("nobody is there")
+        first = registry.waiting()
+        registry.say_waiting("nobody is there")
+        assert first is not None and registry.waiting() == first
+        registry.say_waiting("the disk is full")
+        changed = registry.waiting()
+        assert changed is not None and changed.reason == "the disk is full" and changed.since >= first.since
+        assert Registry(registry.engine, "other").waiting() is None
+        registry.open_round(BASE, ("a",), {}, None)
+        assert registry.waiting() is None
+
+    def test_clips_are_learned_by_published_rounds_until_their_number_changes(self, registry: Registry) -> None:
+        def play(publish: bool) -> None:
+            opened = registry.open_round(BASE, ("a", "b"), {}, None)
+            registry.record_reply(opened.id, "a", accepted("a"), Transfer(1, 1))
+            registry.record_reply(opened.id, "b", Rejected("no"), Transfer(1, 1))
+            if publish:
+                registry.publish_round(opened.id, NEXT, "generation")
+            else:
+                registry.abandon_round(opened.id, "test")
+
+        play(publish=True)
+        play(publish=False)
+        assert (registry.nothing_new(1), registry.nothing_new(2)) == ({"a"}, frozenset())
+        registry.saw(CheckIn("a", 10))
+        play(publish=True)
+        assert registry.nothing_new(2) == {"a"}
+        registry.saw(CheckIn("a", 11))
+        assert registry.nothing_new(1) == frozenset()
+        assert Registry(registry.engine, "other").nothing_new(0) == frozenset()
+
+    def test_ancestors_are_those_of_the_lineage_the_nearest_first(self, registry: Registry) -> None:
+        for sha256 in (NEXT, "d" * 64, "e" * 64):
+            base = str(registry.newest_model())
+            registry.publish_round(registry.open_round(base, ("a",), {}, None).id, sha256, "generation")
+        assert registry.ancestors("e" * 64, 9) == ("d" * 64, NEXT, BASE)
+        assert registry.ancestors("e" * 64, 2) == ("d" * 64, NEXT)
+        assert registry.ancestors("e" * 64, 0) == registry.ancestors(BASE, 9) == ()
+
+    def test_the_staleness_of_an_update_is_kept_and_it_goes_into_one_round(self, registry: Registry) -> None:
+        verdict = replace(accepted("a"), staleness=3)
+        for published in (False, True):
+            opened = registry.open_round(BASE, ("a",), {}, None)
+            registry.record_reply(opened.id, "a", verdict, Transfer(1, 1))
+            assert [c.staleness for c in registry.contributions(opened.id)] == [3]
+            assert not registry.took_update(verdict.meta.update_id)
+            if published:
+                registry.publish_round(opened.id, NEXT, "generation")
+            else:
+                registry.abandon_round(opened.id, "test")
+        assert registry.took_update(verdict.meta.update_id)
+        assert not Registry(registry.engine, "other").took_update(verdict.meta.update_id)
 
     def test_two_experiments_share_a_registry_without_meeting(self, registry: Registry) -> None:
         other = Registry(registry.engine, "other")
@@ -228,7 +308,7 @@ class RegistryContract:
         assert (other.unfinished_round(), other.rounds(), other.failed_attempts()) == (None, [], 0)
         registry.record_reply(opened.id, "a", accepted("a"), Transfer(1, 1))
         registry.publish_round(opened.id, "d" * 64, "generation")
-        assert (other.newest_model(), other.last_published(), other.median_norm(5)) == (NEXT, 0, None)
+        assert (other.newest_model(), other.last_published(), other.median_norm(5, "generation")) == (NEXT, 0, None)
 
     def test_an_evaluation_is_stored_and_replaced(self, registry: Registry) -> None:
         assert registry.evaluation(BASE, "test") is None

@@ -13,8 +13,10 @@ import sqlalchemy as sa
 from registry_databases import DATABASES, fresh_database
 from toy_fleet import EXPERTS, TOP_K, expectation, honest_reply, statistics
 
+from mcoe_model.consent import Consent
 from mcoe_model.errors import DataMissing, EnrolmentRefused
-from mcoe_model.protocol import CheckIn
+from mcoe_model.health import Health
+from mcoe_model.protocol import CheckIn, EvaluateReport, News
 from mcoe_model.router_statistics import RouterStatistics
 from server.acceptance import Accepted, Rejected, judge
 from server.registry import Registry, RoundRow, Transfer, utc_now
@@ -107,6 +109,30 @@ def test_a_key_or_node_that_is_enrolled_already_is_refused_and_the_token_stays(
     assert registry.enrol("token", "fresh PEM", 3) == "b"
 
 
+def test_consents_are_kept_by_kind_and_version_until_they_are_withdrawn(registry: Registry) -> None:
+    given = datetime.datetime(2026, 11, 21, 9, tzinfo=datetime.UTC)
+    both = [Consent("updates", "2", given), Consent("learning", "2", given)]
+    registry.invite("a", "token", utc_now() + HOUR)
+    registry.enrol("token", "PEM", 1, both)
+    registry.add_client("b", "other PEM", 2)
+    kept = registry.client("a").consents
+    assert [(one.kind, one.version, one.given, one.withdrawn) for one in kept] == [
+        ("updates", "2", given, None), ("learning", "2", given, None)
+    ]  # fmt: skip
+    assert [row.consents for row in registry.clients()] == [kept, ()]
+    registry.revoke("a")
+    assert registry.client("a").consents == kept  # the operator's word ends no consent
+    before = utc_now()
+    registry.withdraw("a")
+    ended = [one.withdrawn for one in registry.client("a").consents]
+    assert all(time is not None and before <= time <= utc_now() for time in ended)
+    registry.invite("a", "again", utc_now() + HOUR)
+    registry.enrol("again", "PEM", 1, [Consent("updates", "3", given)])
+    assert [(one.version, one.withdrawn) for one in registry.client("a").consents] == [
+        ("2", ended[0]), ("2", ended[1]), ("3", None)
+    ]  # fmt: skip
+
+
 def test_one_token_shown_by_many_at_once_enrols_one(registry: Registry) -> None:
     registry.invite("a", "token", utc_now() + HOUR)
 
@@ -166,6 +192,18 @@ def test_a_client_is_in_one_experiment(registry: Registry) -> None:
     assert registry.client_of_node(1) == "a"
 
 
+@pytest.mark.parametrize("left", ["revoke", "withdraw", "forget"])
+def test_a_member_that_has_left_does_not_come_back_with_a_check_in(registry: Registry, left: str) -> None:
+    registry.add_client("a", "PEM", 1)
+    assert registry.saw_member(CheckIn("a", 5))
+    before = registry.client("a").last_seen
+    getattr(registry, left)("a")
+    assert not registry.saw_member(CheckIn("a", 6))
+    kept = [(row.state != "enrolled", row.last_seen, row.examples) for row in registry.clients()]
+    assert kept == ([] if left == "forget" else [(True, before, 5)])
+    assert not Registry(registry.engine, "other").saw_member(CheckIn("a", 6))
+
+
 def test_clients_are_listed_with_what_they_took_part_in(registry: Registry) -> None:
     published(registry, "1" * 64, "ab", rejected="c")
     opened(registry, "a")
@@ -185,6 +223,9 @@ def test_what_was_done_to_clients_can_be_read_newest_first(registry: Registry) -
         ("client revoked", "a", ""),
     ]
     assert registry.events(10)[-1].kind == "client enrolled"
+    assert [event.kind for event in registry.events(10, client_id="a", kind="enrol")] == ["client enrolled"]
+    assert [event.kind for event in registry.events(1, client_id="a")] == ["client revoked"]
+    assert registry.events(10, kind="%") == registry.events(10, client_id="b") == []
 
 
 # -- models ---------------------------------------------------------------------------------------------------
@@ -342,6 +383,17 @@ def test_the_privacy_that_a_client_has_spent(registry: Registry) -> None:
     assert registry.spent("nobody").rounds == 0
 
 
+def test_who_was_forgotten_meanwhile_is_in_no_cohort_and_has_no_budget(registry: Registry) -> None:
+    row = opened(registry, "ab")
+    registry.forget("a")
+    registry.record_budget(row.id, {"a": 0.5, "b": 0.5}, 1e-5)
+    assert (registry.spent("a").rounds, registry.spent("b").rounds) == (0, 1)
+    registry.abandon_round(row.id, "test")
+    registry.saw(CheckIn("c", 1))
+    registry.revoke("c")
+    assert registry.open_round(FIRST, ["a", "b", "c"], {}, None).cohort == ("b",)
+
+
 def rows_naming(registry: Registry, client: str) -> dict[str, int]:
     """In how many rows of each table any text column is this client's id."""
     found = {}
@@ -353,17 +405,25 @@ def rows_naming(registry: Registry, client: str) -> dict[str, int]:
 
 
 def test_forgetting_a_client_leaves_no_row_that_names_it(registry: Registry) -> None:
-    registry.add_client("a", "PEM", 1)
+    registry.invite("a", "token", utc_now() + HOUR)
+    registry.enrol("token", "PEM", 1, [Consent("updates", "2", utc_now())])
     registry.rename("a", "anna")
     first = published(registry, "1" * 64, "ab")
     published(registry, "2" * 64, "b")
     registry.record_budget(first.id, {"a": 0.5}, 1e-5)
+    registry.set_model_state("2" * 64, "candidate")
+    registry.record_report(3, EvaluateReport("a", "2" * 64, 10, 7, 6))
+    registry.begin_canary(3, "ab", 0.5, 3, utc_now() + HOUR)
+    registry.saw(CheckIn("a", 10, refused="2" * 64, refusal="worse"))
+    registry.note_health("a", Health(free_gb=7))
+    registry.note_health("b", Health(free_gb=8))
     before = rows_naming(registry, "a")
-    assert before.pop("audit_events") == 1
+    assert before.pop("audit_events") == 3
     unrelated = rows_naming(registry, "b")
-    receipt = registry.forget("a")
+    receipt = registry.forget("a", "keep")
     assert receipt.deleted == before == {
-        "clients": 1, "check_ins": 1, "members": 1, "replies": 1, "router_statistics": EXPERTS, "privacy_budget": 1
+        "clients": 1, "check_ins": 2, "members": 1, "replies": 1, "router_statistics": EXPERTS, "privacy_budget": 1,
+        "canary_clients": 1, "client_evaluations": 1, "consents": 1, "health": 1,
     }
     assert [model.version for model in receipt.descendants] == [2, 3]
     assert receipt.pending == ()
@@ -371,7 +431,11 @@ def test_forgetting_a_client_leaves_no_row_that_names_it(registry: Registry) -> 
     assert rows_naming(registry, "b") == unrelated
     assert [(event.kind, event.client_id) for event in registry.events(10)] == [
         ("client forgotten", None),
+        ("canary refused", None),
+        ("model canary", None),
+        ("model candidate", None),
         ("client enrolled", None),
+        ("client invited", None),
     ]
     again = registry.forget("a")
     assert (sum(again.deleted.values()), again.descendants) == (0, ())
@@ -398,8 +462,76 @@ def test_forgetting_lists_models_that_went_another_way(registry: Registry) -> No
     published(registry, "2" * 64, "b")  # from version 1: a is not in it
     assert registry.release_again(2) == 5
     published(registry, "3" * 64, "b")
-    assert [(model.version, model.sha256[0]) for model in registry.forget("a").descendants] == [
+    assert [(model.version, model.sha256[0]) for model in registry.forget("a", "keep").descendants] == [
         (2, "1"),
         (5, "1"),
         (6, "3"),
     ]
+
+
+def test_a_check_in_says_what_the_program_is_and_what_it_was_told(registry: Registry) -> None:
+    registry.saw(CheckIn("a", 5, preset="mcoe-tiny", capabilities=("train-head", "evaluate")), News(standing="ok"))
+    found = registry.client("a")
+    assert (found.preset, found.capabilities) == ("mcoe-tiny", ("train-head", "evaluate"))
+    assert (found.standing, found.next_check_in) == ("ok", None)
+    registry.saw(CheckIn("a", 5), News(standing="too-old", next_check_in_s=600.0))
+    found = registry.client("a")
+    assert found.last_seen and found.standing == "too-old"
+    assert found.next_check_in == found.last_seen + datetime.timedelta(seconds=600)
+
+
+def test_a_client_that_speaks_another_protocol_does_not_vanish(registry: Registry) -> None:
+    registry.add_client("a", "KEY", 11)
+    registry.saw_other_protocol("a", 10**40)
+    found = registry.client("a")
+    assert found.last_seen and found.standing == "protocol 1" + "0" * 22
+    registry.saw(CheckIn("a", 5), News(standing="ok"))
+    assert registry.client("a").standing == "ok"
+    registry.saw_other_protocol("nobody", 2)
+    assert [row.id for row in registry.clients()] == ["a"]
+
+
+def test_who_sleeps_counts_while_it_was_heard_lately_and_can_learn(registry: Registry) -> None:
+    begin = utc_now()
+    for client, examples, standing in (("a", 5, "ok"), ("b", 0, "ok"), ("c", 5, "too-old"), ("d", 5, "update-advised")):
+        registry.saw(CheckIn(client, examples), News(standing=standing))  # type: ignore[arg-type]
+    registry.saw(CheckIn("e", 5), News(standing="ok"))
+    registry.revoke("e")
+    assert registry.able_since(begin) == {"a", "d"}
+    assert registry.able_since(utc_now()) == frozenset()
+
+
+def test_the_newest_health_of_a_client_is_kept_with_its_day(registry: Registry) -> None:
+    registry.saw(CheckIn("a", 5))
+    registry.saw(CheckIn("b", 5))
+    assert (registry.client("a").health, registry.client("a").health_day) == (None, None)
+    registry.note_health("a", Health(free_gb=7, labelled=30))
+    registry.note_health("a", Health(free_gb=6, camera_seen=0, error=139))
+    row = registry.client("a")
+    assert row.health == Health(free_gb=6, camera_seen=0, error=139)
+    assert row.health_day == int(utc_now().timestamp() // 86400)
+    assert [one.health for one in registry.clients()] == [row.health, None]
+
+
+def test_nothing_is_kept_of_the_health_of_who_is_no_member(registry: Registry) -> None:
+    registry.saw(CheckIn("a", 5))
+    registry.revoke("a")
+    for client in ("a", "unknown"):
+        registry.note_health(client, Health())
+    registry.saw(CheckIn("b", 5))
+    Registry(registry.engine, "other").note_health("b", Health())
+    assert [one.health for one in registry.clients()] == [None, None]
+
+
+def test_a_health_goes_when_its_time_is_up_and_one_of_another_version_is_not_shown(registry: Registry) -> None:
+    other = Registry(registry.engine, "other")
+    for one, client in ((registry, "a"), (other, "z")):
+        one.saw(CheckIn(client, 1))
+        one.note_health(client, Health(minutes=3))
+    assert registry.prune(utc_now() + datetime.timedelta(days=89)).health == 0
+    assert registry.prune(utc_now() + datetime.timedelta(days=92)).health == 1
+    assert registry.client("a").health is None and other.client("z").health == Health(minutes=3)
+    registry.note_health("a", Health())
+    with registry.engine.begin() as connection:
+        connection.execute(sa.update(Base.metadata.tables["health"]).values(said={"humour": 3}))
+    assert registry.client("a").health is None

@@ -238,7 +238,7 @@ def test_an_expert_keeps_its_value_below_2f_plus_1_senders_and_when_dead(rule: s
     assert (after["moe.experts.0.weight"] != toy_model()["moe.experts.0.weight"]).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.permutations(range(9)),
     st.sampled_from(ROBUST),

@@ -9,16 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_fleet import EXPERTS, enlist, honest_reply, toy_engine, toy_model
+from toy_fleet import CARD, EXPERTS, enlist, honest_reply, toy_engine, toy_model
 
 from mcoe_model.errors import DataMissing, ModelInvalid, SettingsError
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.model_file import tensors_sha256
+from mcoe_model.protocol import CheckIn, News
 from mcoe_model.update import block_norms
 from server.acceptance import Accepted, Rejected
 from server.aggregation import RULES
+from server.delivery import news_for
 from server.registry import ABANDONED, CLOSED, PUBLISHED
+from server.registry.models import CANDIDATE, RELEASED
 from server.rounds import NORM_FACTOR, RoundEngine, RoundSettings
+from server.spool import spool_path
 
 
 @pytest.fixture
@@ -150,13 +154,13 @@ def test_a_client_cannot_take_the_place_of_anothers_update(engine: RoundEngine) 
     other = toy_engine(engine.spool.parent / "other")
     enlist(other, "a", "b", "mallory")
     current = other.open(("a", "b", "mallory"))
-    for client in "ab":
-        other.receive(current, honest_reply(current.expectation, client))
     forged = honest_reply(current.expectation, "mallory", scale=0.1)
     stolen = honest_reply(current.expectation, "a").meta["update_id"]
     verdict = other.receive(current, replace(forged, meta={**forged.meta, "update_id": stolen}))
     assert isinstance(verdict, Rejected)
-    assert "another client" in verdict.reason
+    assert "not its client's" in verdict.reason
+    for client in "ab":
+        assert isinstance(other.receive(current, honest_reply(current.expectation, client)), Accepted)
     assert other.finish(current) is not None
     assert tensors_sha256(other.artifacts.get(str(other.registry.newest_model()))[0]) == tensors_sha256(
         engine.artifacts.get(str(honest))[0]
@@ -287,24 +291,55 @@ def test_the_expert_load_of_the_last_round_travels_with_the_next_task(engine: Ro
 def test_a_model_whose_bytes_changed_is_not_trained_on(engine: RoundEngine) -> None:
     sha256 = str(play(engine))
     path = engine.artifacts.path(sha256)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ModelInvalid, match="no longer has the bytes"):
         engine.open(("a",))
+    assert engine.registry.unfinished_round() is None
+    path.write_bytes(whole)
+    engine.open(("a",))
     path.unlink()
     with pytest.raises(DataMissing):
         engine.resume()
 
 
-def test_a_lost_spool_stops_the_round_and_names_the_file(engine: RoundEngine) -> None:
-    current = engine.open(("a", "b"))
-    for client in "ab":
-        engine.receive(current, honest_reply(current.expectation, client))
-    shutil.rmtree(spools(engine)[0])
-    with pytest.raises(DataMissing):
-        engine.finish(current)
-    assert state(engine) == [CLOSED]
+@pytest.mark.parametrize("damage", ["gone", "all gone", "torn", "not an update"])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_an_accepted_update_that_is_lost_ends_the_round_and_the_next_attempt_takes_it_again(
+    engine: RoundEngine, tmp_path: Path, damage: str, resumed: bool
+) -> None:
+    undisturbed = toy_engine(tmp_path / "undisturbed")
+    enlist(undisturbed, *"abc")
+    expected = play(undisturbed)
+    current = engine.open(("a", "b", "c"))
+    replies = [honest_reply(current.expectation, client) for client in "abc"]
+    for reply in replies:
+        engine.receive(current, reply)
+    path = spool_path(spools(engine)[0], str(replies[1].meta["update_id"]))
+    if damage == "gone":
+        path.unlink()
+    elif damage == "all gone":
+        shutil.rmtree(path.parent)
+    else:
+        path.write_bytes(path.read_bytes()[:-1] if damage == "torn" else b"nothing")
+    if resumed:
+        engine.registry.close_round(current.row.id)
+        found = engine.resume()
+        assert found is not None
+        current = found
+    before = engine.registry.newest_model()
+    assert engine.finish(current) is None
+    row = engine.registry.rounds()[0]
+    lost = 3 if damage == "all gone" else 1
+    assert row.state == ABANDONED and str(row.reason).endswith(f"from clients that still keep them: {lost} of 3")
+    assert (engine.registry.newest_model(), spools(engine)) == (before, [])
+    listed = CheckIn("b", 10, (str(replies[1].meta["update_id"]),))
+    assert news_for(engine.registry, listed) == News(), "its client keeps it"
+    again = engine.open(("a", "b", "c"))
+    for reply in replies:
+        assert isinstance(engine.receive(again, reply), Accepted)
+    assert engine.finish(again) == expected
+    assert news_for(engine.registry, listed).accepted == listed.outbox
 
 
 def test_a_rule_that_needs_more_updates_than_came_abandons_the_round(tmp_path: Path) -> None:
@@ -314,24 +349,16 @@ def test_a_rule_that_needs_more_updates_than_came_abandons_the_round(tmp_path: P
     assert engine.registry.rounds()[0].reason == "4 of 4 replies were accepted, 5 are needed"
 
 
-def test_a_model_that_the_gate_holds_is_kept_and_not_built_on(tmp_path: Path) -> None:
+def test_a_new_model_that_is_a_candidate_is_not_built_on_until_it_is_released(tmp_path: Path) -> None:
     engine = toy_engine(tmp_path)
+    engine.new_state = CANDIDATE
     enlist(engine, *"abc")
-    asked = []
-
-    def worse(sha256: str, parent: str) -> str | None:
-        asked.append((sha256, parent))
-        return "WAR fell from 0.8 to 0.5" if len(asked) == 1 else None
-
-    engine.gate = worse
     first = engine.registry.newest_model()
-    held = play(engine)
-    assert asked == [(held, first)]
+    made = play(engine)
+    assert [model.state for model in engine.registry.models()] == ["released", "candidate"]
     assert engine.registry.newest_model() == first
-    assert [model.state for model in engine.registry.models()] == ["released", "held"]
-    assert "WAR fell" in engine.registry.events(1)[0].detail or "WAR fell" in engine.registry.events(2)[1].detail
-    second = play(engine)
-    assert asked[1] == (second, first) and engine.registry.newest_model() == second
+    engine.registry.decide(2, CANDIDATE, RELEASED, "it is good")
+    assert engine.registry.newest_model() == made
 
 
 def test_a_round_is_replayed_with_its_kept_updates_and_its_own_settings(tmp_path: Path) -> None:
@@ -373,3 +400,20 @@ def test_ten_rounds_leave_the_file_handles_as_they_were(engine: RoundEngine) -> 
     assert state(engine) == [PUBLISHED] * 11
 
 
+def test_a_new_generation_learns_nothing_of_the_rounds_of_the_old_one(engine: RoundEngine) -> None:
+    play(engine)
+    usual = engine.open(tuple("abc"))
+    assert usual.task.expert_load and usual.row.norm_bound
+    other = replace(CARD, generation=replace(CARD.generation, top_k=1))
+    engine.registry.import_model(engine.artifacts.put(toy_model(seed=1), other), other.generation.id)
+    assert engine.finish(usual) is None
+    assert engine.registry.rounds()[-1].reason == "a model of another generation was released"
+    fresh = engine.open(tuple("abc"))
+    assert (fresh.task.generation, fresh.expectation.top_k) == (other.generation.id, 1)
+    assert fresh.task.expert_load == ()
+    assert fresh.row.norm_bound != usual.row.norm_bound
+    trained = {name: toy_model(seed=1)[name] for name in ("mamba.scale", "moe.router.weight", "projection.weight")}
+    assert fresh.row.norm_bound == block_norms(trained)[None]
+    late = honest_reply(usual.expectation, "a")
+    refused = engine.receive(fresh, replace(late, meta=dict(late.meta) | {"round_number": fresh.row.number}))
+    assert isinstance(refused, Rejected)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mcoe_model.errors import DataMissing, ExitCode, SettingsError
-from server.settings import ServerPaths, ServerSettings, load_settings
+from server.paths import ServerPaths
+from server.settings import ServerSettings, load_settings
 
 
 def folder_with(folder: Path, settings: str = "") -> ServerPaths:
@@ -29,7 +30,7 @@ def test_without_any_setting_the_server_works_on_this_machine_alone(tmp_path: Pa
     settings = load_settings(folder_with(tmp_path), {}, {})
     assert settings == ServerSettings()
     assert settings.host == "127.0.0.1"
-    assert ServerPaths(tmp_path).database_url(settings) == f"sqlite:///{tmp_path}/registry.sqlite"
+    assert ServerPaths(tmp_path).database_url(settings.database) == f"sqlite:///{tmp_path}/registry.sqlite"
 
 
 def test_the_environment_goes_over_the_file_and_flags_over_both(tmp_path: Path) -> None:
@@ -94,13 +95,38 @@ def test_a_file_that_cannot_be_read_is_a_fault_beside_the_others(tmp_path: Path)
         ("local_epochs", 0),
         ("batch_size", 0),
         ("lr", float("nan")),
+        ("evaluation_margin", -0.1),
+        ("evaluation_clients", 2),
+        ("canary_share", 1.5),
+        ("canary_check_ins", 0),
+        ("canary_hours", 0.0),
+        ("release", "later"),
         ("cohort", "1.5"),
+        ("server_optimiser", "sgd"),
+        ("server_lr", 0.1),
+        ("server_adaptivity", 0.0),
+        ("server_momentum", 1.0),
         ("cohort", "0"),
     ],
 )
 def test_a_value_out_of_bounds_is_named(tmp_path: Path, name: str, value: object) -> None:
     (fault,) = faults_of(folder_with(tmp_path), {name: value}, {})
-    assert {"lr": "learning rate", "local_epochs": "epochs", "batch_size": "batch size"}.get(name, name) in fault
+    said = {"lr": "learning rate", "local_epochs": "epochs", "batch_size": "batch size", "server_lr": "learning rate"}
+    assert said.get(name, name.replace("server_", "server ")) in fault
+
+
+def test_the_optimisers_settings_are_taken_together(tmp_path: Path) -> None:
+    found = load_settings(folder_with(tmp_path), {"server_optimiser": "fedadam", "server_momentum": 0.8}, {})
+    assert (found.optimiser.rate, found.optimiser.momentum) == (0.01, 0.8)
+    assert ServerSettings(server_optimiser="fedavgm", server_lr=0.5).optimiser.rate == 0.5
+    assert ServerSettings().optimiser.name == "none"
+
+
+@pytest.mark.parametrize(("name", "value"), [("evaluation_clients", 3), ("canary_share", 0.1)])
+def test_private_mode_asks_no_client_about_a_model(tmp_path: Path, name: str, value: object) -> None:
+    assert load_settings(folder_with(tmp_path), {name: value}, {})
+    (fault,) = faults_of(folder_with(tmp_path), {name: value, "private": True}, {})
+    assert name in fault and "noise" in fault
 
 
 def test_a_database_that_is_none_is_refused_without_its_password(tmp_path: Path) -> None:

@@ -98,12 +98,13 @@ def toy_engine(
     quorum: float = 0.5,
     rule_settings: RuleSettings | None = None,
     url: str | None = None,
+    experiment: str = "toy",
 ) -> RoundEngine:
     """An engine on a real database and a real folder, with the toy as its first model."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = RoundSettings(FineTuneSettings(), train_mode, rule, rule_settings or RuleSettings(), quorum)
-    registry = Registry(open_database(url or sqlite_url(folder / "registry.sqlite")), "toy")
-    engine = RoundEngine(registry, Artifacts(folder / "models"), folder / "spool", settings, TOP_K)
+    registry = Registry(open_database(url or sqlite_url(folder / "registry.sqlite")), experiment)
+    engine = RoundEngine(registry, Artifacts(folder / "models"), folder / "spool", settings)
     engine.start_from(toy_model(), CARD)
     return engine
 

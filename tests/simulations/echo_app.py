@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -23,13 +24,20 @@ def query(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Does something that takes a while and depends on the arrays, the configuration and the node."""
+    """Does something that depends on the arrays, the configuration and the node.
+
+    With ``begun``, a folder, it leaves a file there and takes half a second; with ``gate``, it waits for that file.
+    """
     name = str(context.node_config["name"])
     if name == "raises":
         raise RuntimeError("this client broke")
     if name == "exits":
         raise SystemExit(3)
-    time.sleep(float(context.run_config.get("seconds", 0)))
+    if "begun" in context.run_config:
+        Path(str(context.run_config["begun"]), name).touch()
+        time.sleep(0.5)
+    while "gate" in context.run_config and not Path(str(context.run_config["gate"])).exists():
+        time.sleep(0.01)
     factor = float(message.content.config_records["task"]["factor"])  # type: ignore[arg-type]
     arrays = {}
     for key, array in message.content.array_records["model"].items():

@@ -18,6 +18,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Rec
 from mcoe_model.workers import spawn_pool
 from simulations.local_grid import CLIENT_APP_RAISED, FIRST_NODE_ID, LocalGrid
 
+#: Generous: the machine may be busy with other things.
+PATIENCE_S = 180
 NODES = [{"name": f"node {index}"} for index in range(5)]
 
 
@@ -51,7 +53,7 @@ def ask(grid: LocalGrid, messages: Iterable[Message]) -> dict[int, Message]:
     """The replies by node, pulled as they come."""
     pending = list(grid.push_messages(messages))
     found: dict[int, Message] = {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while len(found) < len(pending):
         assert time.monotonic() < deadline
         for message_id in pending:
@@ -134,41 +136,53 @@ def test_a_client_that_exits_does_not_end_the_process(workers: ProcessPoolExecut
     assert sound.has_content()
 
 
-def test_nothing_is_pulled_before_it_is_there(one: ProcessPoolExecutor) -> None:
-    with closing(LocalGrid("echo_app:app", NODES[:1], {"seconds": 0.3}, one)) as grid:
+def test_nothing_is_pulled_before_it_is_there(one: ProcessPoolExecutor, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with closing(LocalGrid("echo_app:app", NODES[:1], {"gate": str(gate)}, one)) as grid:
         ids = list(grid.push_messages(questions(grid)))
         assert list(grid.pull_messages(ids)) == []
-        time.sleep(0.6)
-        assert len(list(grid.pull_messages(ids))) == 1
+        gate.touch()
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := list(grid.pull_messages(ids))):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert len(found) == 1
 
 
 def run_script(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A script in a process of its own, which finds the app beside this file."""
     path = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    return subprocess.run([sys.executable, "-c", path + code, *arguments], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", path + code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 STOPPED = """
+import sys, time
 from contextlib import closing
+from pathlib import Path
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from mcoe_model.workers import spawn_pool
 from simulations.local_grid import LocalGrid
 
 if __name__ == "__main__":
     nodes = [{"name": str(i)} for i in range(40)]
-    with spawn_pool(1) as pool, closing(LocalGrid("echo_app:app", nodes, {"seconds": 0.5}, pool)) as grid:
+    folder = Path(sys.argv[1])
+    with spawn_pool(1) as pool, closing(LocalGrid("echo_app:app", nodes, {"begun": sys.argv[1]}, pool)) as grid:
         content = RecordDict({"model": ArrayRecord(), "task": ConfigRecord({"factor": 1.0})})
         grid.push_messages([Message(content, dst_node_id=node, message_type="train") for node in grid.get_node_ids()])
+        while not list(folder.iterdir()):
+            time.sleep(0.01)
         raise KeyboardInterrupt
 """
 
 
-def test_a_run_that_is_stopped_ends_without_asking_the_others() -> None:
+def test_a_run_that_is_stopped_ends_without_asking_the_others(tmp_path: Path) -> None:
     """40 clients of half a second wait when Ctrl-C comes; at most those that a worker has taken are waited for."""
-    started = time.monotonic()
-    done = run_script(STOPPED)
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    done = run_script(STOPPED, str(begun))
     assert "KeyboardInterrupt" in done.stderr
-    assert time.monotonic() - started < 10
+    assert 1 <= len(list(begun.iterdir())) < 20
 
 
 SHARED = """

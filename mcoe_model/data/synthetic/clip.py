@@ -11,12 +11,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from mcoe_model.data.events import event_pictures
 from mcoe_model.data.synthetic.design import Clip
 from mcoe_model.data.synthetic.eye import render
 from mcoe_model.data.synthetic.face import Face, draw_face
 from mcoe_model.data.synthetic.lighting import Light, draw_light, flicker, illumination
 from mcoe_model.data.synthetic.performance import Mount, Performance, perform
-from mcoe_model.data.synthetic.sensors import draw_camera, event_counts, event_pictures, intensity_pictures
+from mcoe_model.data.synthetic.sensors import draw_camera, event_counts, intensity_pictures
 from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.streams import stream
 

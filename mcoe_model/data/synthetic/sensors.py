@@ -117,8 +117,3 @@ def event_counts(
         np.add.at(count.reshape(-1), where, np.where(np.arange(where.size) % 2, -1, 1).astype(np.int16))
         memory.reshape(-1)[where] = seen.reshape(-1)[where]
     return counts
-
-
-def event_pictures(counts: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """SEE's look: 128 where nothing happened, 255 where ON events prevail, 0 where OFF events do."""
-    return np.where(counts > 0, 255, np.where(counts < 0, 0, 128)).astype(np.uint8)

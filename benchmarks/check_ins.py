@@ -1,0 +1,97 @@
+"""What a fleet's check-ins cost the server: nodes that connect over TLS, say who they are and leave, at a steady rate.
+
+    python benchmarks/check_ins.py [--per-minute 300] [--minutes 2] [--json]
+
+Every check-in is a whole visit: TLS, activation, the coordinator's question pulled part by part, the answer pushed, and
+leaving two seconds later, by nodes without SuperNode or training in this process. Counted are the check-ins that the
+registry holds afterwards; seconds are from connecting to the answer, and processor seconds those of the server's
+processes per minute. A round never opens, since the nodes say that they have no clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from fleet import BareNode, cpu_s, running_server, wait_for, write_data
+from flwr.app import ConfigRecord, Message, RecordDict
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from mcoe_model.protocol import CheckIn
+from server.registry.database import connect, sqlite_url
+from server.registry.tables import CheckInRow
+
+#: A node checks in again after so many seconds.
+EVERY_S = 20.0
+
+
+def measure(folder: Path, per_minute: int, minutes: float) -> dict[str, Any]:
+    """Let nodes come and go, each at its own time."""
+    write_data(folder, subjects=1)
+    count = round(per_minute * EVERY_S / 60)
+    with running_server(folder) as server:
+        nodes = BareNode.join(server, [f"node-{number:04}" for number in range(count)])
+        pids = {kind: server.child(kind) for kind in ("superlink", "coordinator")}
+        seconds: list[float] = []
+        began = time.monotonic()
+        ends = began + 60 * minutes
+        lock = threading.Lock()
+
+        def live(place: int) -> None:
+            node, due = nodes[place], began + EVERY_S * place / count
+            while due < ends:
+                time.sleep(max(0.0, due - time.monotonic()))
+                answered = node.visit(lambda question: check_in(node.name, question), messages=1)
+                with lock:
+                    seconds.append(answered)
+                due += EVERY_S
+
+        before = {kind: cpu_s(pid) for kind, pid in pids.items()}
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(live, range(count)))
+        took = (time.monotonic() - began) / 60
+        used = {f"{kind}_cpu_s_per_minute": (cpu_s(pid) - before[kind]) / took for kind, pid in pids.items()}
+        engine = connect(sqlite_url(server.folder / "registry.sqlite"))
+
+        def recorded() -> int:
+            with Session(engine) as session:
+                return session.scalar(select(func.count()).select_from(CheckInRow)) or 0
+
+        wait_for(lambda: recorded() >= len(seconds), 30.0)
+        return {
+            "nodes": count,
+            "visits": len(seconds),
+            "recorded_per_minute": recorded() / took,
+            "answered_median_s": statistics.median(seconds),
+            "answered_max_s": max(seconds),
+            **used,
+        }
+
+
+def check_in(name: str, question: Message) -> Message:
+    """The answer of a client without clips."""
+    return Message(RecordDict({"check-in": ConfigRecord(CheckIn(name, 0).to_record())}), reply_to=question)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--per-minute", type=int, default=300)
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure(Path(scratch), asked.per_minute, asked.minutes)
+    print(json.dumps(found) if asked.json else "\n".join(f"{name:32} {value:10.3f}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()

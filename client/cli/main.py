@@ -1,0 +1,201 @@
+"""`mcoe-client`: the wearable's program."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from client.cameras.source import EXAMPLES, parse_device
+from client.cli import doctor, export, models, page, sessions, wearer
+from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, paths_of, say, settled, told
+from client.control import ask
+from client.enrolment import ClientPaths, read_membership
+from client.kept import kept_ids
+from client.leaving import COME_BACK, Leaving, join, key_id
+from client.running import Running
+from client.told import ToldFile
+from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, WearableDown
+from mcoe_model.invitation import Invitation
+
+# Typer would print the values of variables with a traceback, and thereby a wearer's pictures into a log.
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True, epilog="Example:  mcoe-client --device davis346")
+@told
+def run(
+    context: typer.Context,
+    device: Annotated[
+        str | None, typer.Option(help=f"Camera: {EXAMPLES}. none learns from the enrolled folder of clips.")
+    ] = None,
+    page_port: Annotated[int | None, typer.Option(help="Port of the page; 0: any that is free.")] = None,
+    page_host: Annotated[str | None, typer.Option(help="Address that the page listens on.")] = None,
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Recognise, record and learn this wearer's expressions. No picture or label leaves the device."""
+    if context.invoked_subcommand is not None:
+        return
+    if device is None or parse_device(device).kind == "none":
+        _learn(folder)
+        return
+    from client.main_process import run_wearable
+    from client.settings import load_settings
+
+    settings = load_settings(folder, {"page_port": page_port, "page_host": page_host})
+
+    def ready(port: int) -> None:
+        where = "" if folder == DEFAULT_FOLDER else f" --dir {folder}"
+        print(f"the page is served at port {port}; how a phone comes there: mcoe-client page{where}", flush=True)
+
+    run_wearable(folder, device, settings, ready)
+    print("stopped; everything that was recorded is sealed", flush=True)
+
+
+def _learn(folder: Path) -> None:
+    """A fleet's member without a camera, until SIGTERM.
+
+    Raises DataMissing, WearableRuns, ConsentMissing, and what the fleet does.
+    """
+    from client.only_one import only_one
+
+    paths, leaving = settled(folder).paths, Leaving(folder)
+    if leaving.waiting():  # also of a wearer who is gone
+        with only_one(folder):
+            leaving.try_all()
+    read_membership(paths)  # where nobody has enrolled, nothing is written
+    with only_one(folder):  # nor is a consent withdrawn at rest while it learns
+        _require_agreement(folder, paths)
+        if left := leaving.of(key_id(paths)):
+            raise EnrolmentRefused(f"{left.line()}; {COME_BACK}")
+        leaving.start()
+        from client.fleet import run_fleet  # brings torch and Flower, which no other command needs
+
+        run_fleet(paths)
+
+
+def _require_agreement(folder: Path, paths: ClientPaths) -> None:
+    """Nothing is learned from or sent for a wearer who has not agreed. Raises ConsentMissing.
+
+    A folder without a wearer's code or store is one that a study's operator enrolled with the study's own clips.
+    """
+    if paths.folder == folder and not paths.store.exists():
+        return
+    from client.sessions import Store
+    from client.settings import load_settings
+
+    with closing(Store(paths.store, paths.recordings, load_settings(folder, {}).rules())) as store:
+        for kind in ("learning", "updates"):
+            store.require(kind)
+
+
+@app.command(epilog="Example:  mcoe-client enrol mcoe-invitation:10.0.0.5:8443/...")
+@told
+def enrol(
+    invitation: Annotated[str, typer.Argument(help="The line that `mcoe-server clients invite` printed.")],
+    clips: Annotated[
+        Path | None, typer.Option(help="Folder of labelled clips in SEE's layout; else what is recorded and labelled.")
+    ] = None,
+    subject: Annotated[str, typer.Option(help="Whose sequences of that folder are this wearer's.")] = "",
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Join a fleet, also after its wearer has left one. The wearable's key is made here and stays here."""
+    if (clips is None) != (not subject):
+        raise DataInvalid("--clips and --subject belong together: give both, or neither for a wearable with a camera")
+    read, paths = Invitation.from_line(invitation), settled(folder).paths
+    membership = join(Leaving(folder), paths, read, clips, subject)
+    said = {"client_id": membership.client_id, "address": membership.address, "dir": str(folder)}
+    where = "" if folder == DEFAULT_FOLDER else f" --dir {folder}"
+    device = "davis346" if clips is None else "none"
+    joined = f"joined {membership.address} as {membership.client_id}"
+    say(said, as_json, f"{joined}; next: mcoe-client --device {device}{where}")
+
+
+@app.command(epilog="Example:  mcoe-client status --json")
+@told
+def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """What the wearable does now, its fleet, outbox and model, and what the server was told of who left."""
+    wearable, leaving = _running(folder), Leaving(folder)
+    goodbyes = [*leaving.receipts(), *leaving.waiting()]
+    try:
+        said, text = _fleet(folder)
+    except DataMissing:
+        if wearable is None and paths_of(folder).folder == folder and not goodbyes:
+            raise
+        said, text = {}, "member of no fleet" + ("; it does not run" if wearable is None else "")
+    if wearable is not None:
+        said["wearable"] = wearable
+        text = f"{_wearable_line(wearable)}\n{text}"
+    said["leaving"] = [asdict(goodbye) for goodbye in goodbyes]
+    say(said, as_json, "\n".join([text, *(goodbye.line() for goodbye in goodbyes)]))
+
+
+def _running(folder: Path) -> dict[str, Any] | None:
+    try:
+        return dict(ask(folder, "status"))
+    except WearableDown:
+        return None
+
+
+def _wearable_line(now: dict[str, Any]) -> str:
+    """One line of what the wearable does now."""
+    camera, live = now["camera"], now["live"]
+    parts = [f"{now['wearer'] or 'nobody'} wears it, {now['stage']}"]
+    if camera is not None and camera["seen"]:
+        parts.append(f"camera {camera['model']}")
+    else:
+        parts.append(f"no camera: {now['why_no_camera']}" if now["why_no_camera"] else "no camera")
+    if now["dropped"]:
+        parts.append(f"{now['dropped']} events, frames and samples were left out, since they cannot be right")
+    if now["recording"]:
+        parts.append(f"records session {now['recording']['session']}")
+    elif now["refusal"]:
+        parts.append(f"a recording would be refused: {now['refusal']}")
+    learning = now["learning"]
+    if learning["waiting"]:
+        why = f" ({'; '.join(learning['closed'])})" if learning["closed"] else ""
+        parts.append(f"{learning['waiting']} labelled spans: {learning['state']}{why}")
+    elif learning["last"] and learning["last"]["clips"]:
+        clips, before, after = (learning["last"][name] for name in ("clips", "before", "after"))
+        parts.append(f"recognises {after} of {clips} spans that it never learns from, {before} before it learned last")
+    if now["why_not_live"]:
+        parts.append(f"recognition: {now['why_not_live']}")
+    if live:
+        parts.append(f"sees {live['emotion']} ({live['fps']:.0f} a second)")
+    return "; ".join(parts)
+
+
+def _fleet(folder: Path) -> tuple[dict[str, Any], str]:
+    """The wearable's part in its fleet. Raises DataMissing when it has none."""
+    paths = paths_of(folder)
+    waiting, running = kept_ids(paths.outbox), Running(paths.running).read()
+    heard = ToldFile(paths.told).read()
+    said = {**asdict(read_membership(paths)), "outbox": list(waiting), **asdict(running), **asdict(heard)}
+    text = f"member of {said['address']} as {said['client_id']}; {len(waiting)} updates wait for the server; "
+    text += f"runs model {running.runs[:12] or 'none yet'}"
+    if running.refused:
+        text += f"; refused {running.refused[:12]}: {running.refusal}"
+    if Leaving(folder).of(key_id(paths)):
+        text += f"; it has left; {COME_BACK}"
+    if heard.lost:
+        text += f"; it was reported lost and sends nothing; {COME_BACK}"
+    if heard.standing in ("update-advised", "too-old"):
+        text += f"; the server says that version {heard.client_version} is {heard.standing}"
+    if heard.next_check_in:
+        due = datetime.datetime.fromtimestamp(heard.next_check_in).astimezone()
+        text += f"; checks in next at {due:%Y-%m-%d %H:%M:%S}"
+    return said, text
+
+
+for group in (doctor, page, sessions, wearer, models, export):
+    group.add_to(app)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,189 @@
+"""A wearable's part in its fleet: `python -m client.fleet DIR` stays a member until SIGTERM.
+
+What `mcoe-client --device none` runs, and beside a camera a child of its main process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from client.app import make_client_app
+from client.enrolment import (
+    ClientPaths,
+    Membership,
+    ReportedLost,
+    ask_newest,
+    download_model,
+    read_membership,
+    refresh_authorities,
+)
+from client.folder_store import FolderStore
+from client.health import read_health
+from client.keys import DeviceKey, make_keyfile, read_keyfile
+from client.learner import ClipStore
+from client.lesson_book import LessonBook
+from client.node import Connection, Node
+from client.offers import Offers
+from client.outbox import Outbox
+from client.radio import Radio
+from client.running import Running
+from client.serving import fleet_model
+from client.session_clips import SessionClips
+from client.told import ToldFile
+from mcoe_model.errors import McoeError, ServerUnreachable, for_log
+from mcoe_model.model_file import read_card
+from mcoe_model.workers import end_with_parent, one_thread
+
+#: Seconds between two tries to reach a server from which nothing has come yet.
+RETRY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What updates are sealed with, and the lesson book."""
+
+    outbox: bytes
+    lessons: bytes
+
+    @staticmethod
+    def of(device: DeviceKey) -> Keys:
+        return Keys(device.derive("outbox"), device.derive("lessons"))
+
+
+def run_fleet(paths: ClientPaths, keys: Keys | None = None) -> None:
+    """Carry the fleet's messages and do its tasks until SIGTERM or SIGINT.
+
+    ``keys`` hang from the device key; by default from one without a passphrase, made at the first run.
+
+    Raises DataMissing for a wearable that has not joined, DataInvalid, Locked, EnrolmentRefused, and ReportedLost for
+    one that the server says is lost, which is kept in ``paths.told``; nothing is deleted.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    one_thread()
+    membership = read_membership(paths)
+    if keys is None:
+        device = read_keyfile(paths.device_key) if paths.device_key.exists() else make_keyfile(paths.device_key)
+        logging.info("updates are sealed with a key in a file, which protects nothing once the device is lost")
+        keys = Keys.of(device)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    told = ToldFile(paths.told)
+    try:
+        model = _find_model(paths, membership, stopped)
+    except ReportedLost:
+        told.hear_lost()
+        raise
+    if model is None:
+        return
+    logging.info("reading the labelled clips; the first time takes a while")
+
+    @lru_cache(maxsize=1)
+    def store_of(model: Path) -> ClipStore:
+        store: ClipStore
+        if membership.clips:
+            store = FolderStore(paths, membership.client_id, Path(membership.clips), membership.subject, model)
+        else:
+            store = SessionClips(paths, membership.client_id, model, keys.lessons)
+        logging.info("%s has %d labelled clips", membership.client_id, len(store.clip_names()))
+        return store
+
+    store_of(model)
+    running = Running(paths.running)
+    if not running.read().runs:
+        running.adopt(model.stem)
+    offers = Offers(paths, running, model, keys.lessons)
+    offers.start()
+    outbox = Outbox(paths.outbox, keys.outbox, lambda clips: _take(paths, keys, offers.resident, clips))
+    connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
+    learns = make_client_app(
+        lambda context: store_of(offers.resident), outbox, offers, told, lambda: read_health(paths)
+    )
+    Node(connection, learns, stopped, lambda: _refresh(paths, membership, told, stopped), Radio(told, outbox)).run()
+    if told.read().lost:
+        raise ReportedLost("the server refused: this wearable was reported lost")
+
+
+def _take(paths: ClientPaths, keys: Keys, model: Path, clips: tuple[str, ...]) -> None:
+    """A round has these clips: they await none any more."""
+    book = LessonBook(paths.lessons, keys.lessons, read_card(model).generation.id)
+    book.take(clips, today=int(time.time() // 86_400))
+
+
+def _refresh(paths: ClientPaths, membership: Membership, told: ToldFile, stopped: threading.Event) -> bool:
+    """Whether the fleet's authorities changed. For a wearable that was reported lost it is the end of its part."""
+    try:
+        changed = refresh_authorities(paths, membership.address)
+    except (McoeError, OSError) as fault:  # the connection that there is goes on
+        logging.warning("the fleet's authorities cannot be looked at: %s", for_log(fault))
+        return False
+    if changed:
+        logging.info("the fleet's authorities are others than before; connecting again")
+    try:
+        ask_newest(paths, membership.address)
+    except ReportedLost:
+        told.hear_lost()
+        stopped.set()
+    except (McoeError, OSError) as fault:
+        logging.warning("it is not known whether this wearable is a member: %s", for_log(fault))
+    return changed
+
+
+def _find_model(paths: ClientPaths, membership: Membership, stopped: threading.Event) -> Path | None:
+    """The fleet's newest model; while the server does not answer, one that is here already, or wait for it.
+
+    Any model of the generation will do: its backbones encode the clips, and a task brings the rest.
+    """
+    said = False
+    while not stopped.is_set():
+        try:
+            refresh_authorities(paths, membership.address)
+            return download_model(paths, membership.address)
+        except ServerUnreachable as fault:
+            here = sorted(paths.models.glob("*.safetensors"), key=_preference)
+            if here:
+                logging.warning("%s", fault)
+                return here[-1]
+            if not said:
+                logging.warning("%s; trying again every %.0f s", fault, RETRY_S)
+            said = True
+            stopped.wait(RETRY_S)
+    return None
+
+
+def _preference(model: Path) -> tuple[bool, int]:
+    """The newest comes last; but one that was learned here goes as soon as a later one is, so the fleet's own do."""
+    return fleet_model(model) == model.stem, model.stat().st_mtime_ns
+
+
+def main() -> None:
+    """As a child: its keys come as the first line of standard input, whose end ends this process."""
+    end_with_parent()
+    said = json.loads(sys.stdin.readline())
+    keys = Keys(bytes.fromhex(said["outbox"]), bytes.fromhex(said["lessons"]))
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    try:
+        run_fleet(ClientPaths(Path(sys.argv[1])), keys)
+    except McoeError as fault:
+        print(f"error: {for_log(fault)}", file=sys.stderr)
+        sys.exit(fault.exit_code)
+
+
+def _end_with_input() -> None:
+    """The only thing that is said after the key is that it is time to end."""
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""When the wearable may learn and check in: with enough power, and not too hot.
+
+A sensor that this machine does not have is unknown, which is said once and allowed (Linux's sysfs: power_supply,
+thermal).
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+SYSTEM = Path("/sys/class")
+#: Per cent of a battery's charge above which it may learn without mains.
+LEAST_CHARGE = 40
+#: Degrees Celsius from which on it may not.
+HOT = 75.0
+#: What names a cooling device of Linux that cools a processor by making it slower.
+_SLOWS = ("cpufreq", "devfreq", "processor")
+
+log = logging.getLogger("mcoe")
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """What the machine tells; None: unknown. ``charge`` in per cent, ``celsius`` that of its hottest part.
+
+    ``throttled``: its processors run slower than they could, to become cooler.
+    """
+
+    mains: bool | None
+    charge: int | None
+    celsius: float | None
+    throttled: bool | None
+
+    def closed(self) -> tuple[str, ...]:
+        """Which gates are closed, in words; none: it may learn."""
+        found = []
+        if not self.mains and self.charge is not None and self.charge <= LEAST_CHARGE:
+            found.append(f"battery at {self.charge} %: it learns on mains, or above {LEAST_CHARGE} %")
+        if self.celsius is not None and self.celsius >= HOT:
+            found.append(f"{self.celsius:.0f} degrees: it learns below {HOT:.0f}")
+        return tuple(found)
+
+    def unknown(self) -> tuple[str, ...]:
+        """What is not known, and so stops nothing."""
+        power = ("power",) if self.mains is None and self.charge is None else ()
+        return (*power, *(("temperature",) if self.celsius is None else ()))
+
+
+def read_sensors(system: Path = SYSTEM) -> Sensors:
+    """What ``system`` tells now."""
+    mains: list[bool] = []
+    charges: list[int] = []
+    for supply in sorted(system.glob("power_supply/*")):
+        with suppress(OSError, ValueError):  # a supply may be pulled out while it is read
+            kind = (supply / "type").read_text().strip()
+            if kind == "Battery":
+                charges.append(int((supply / "capacity").read_text()))
+            elif kind in ("Mains", "USB"):
+                mains.append((supply / "online").read_text().strip() == "1")
+    degrees: list[float] = []
+    for zone in sorted(system.glob("thermal/thermal_zone*/temp")):
+        with suppress(OSError, ValueError):
+            degrees.append(int(zone.read_text()) / 1000)
+    slowed: list[bool] = []
+    for cooling in sorted(system.glob("thermal/cooling_device*")):
+        with suppress(OSError, ValueError):
+            if any(word in (cooling / "type").read_text().lower() for word in _SLOWS):  # the others are fans
+                slowed.append(int((cooling / "cur_state").read_text()) > 0)
+    throttled = any(slowed) if slowed else None
+    return Sensors(any(mains) if mains else None, min(charges, default=None), max(degrees, default=None), throttled)

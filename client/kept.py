@@ -1,0 +1,19 @@
+"""The updates that an outbox keeps, by their names alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mcoe_model.protocol import MAX_OUTBOX
+
+
+def kept_ids(folder: Path) -> tuple[str, ...]:
+    """The updates in an outbox's folder, oldest first, at most as many as a check-in may list."""
+    files = sorted(folder.glob("*.sealed"), key=lambda path: path.stat().st_mtime_ns)
+    return tuple(path.stem for path in files[-MAX_OUTBOX:])
+
+
+def drop_kept(folder: Path) -> None:
+    """Delete every update in an outbox's folder: none of them is wanted any more."""
+    for path in folder.glob("*.sealed"):
+        path.unlink(missing_ok=True)

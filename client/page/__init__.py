@@ -1,0 +1,1 @@
+"""The wearer's page: served by the wearable over HTTPS, used from a paired phone."""

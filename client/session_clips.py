@@ -1,0 +1,61 @@
+"""A wearer's recorded and labelled sessions, as a client of the fleet learns from them: features, no pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from client.enrolment import ClientPaths
+from client.lesson_book import LessonBook
+from client.lesson_samples import samples_of
+from mcoe_model.errors import DataInvalid, DataMissing
+from mcoe_model.learning.continual import ContinualMethod, continual_method
+from mcoe_model.learning.replay import ReplayMemory
+from mcoe_model.learning.samples import Samples
+from mcoe_model.learning.settings import ReplaySettings
+from mcoe_model.learning.weights import load_model
+from mcoe_model.model_file import ModelCard
+from mcoe_model.networks import MCOENet
+from mcoe_model.update import TrainMode
+
+
+class SessionClips:
+    """The clips of the lesson book that await a round. ``model_file`` is a model of the fleet's generation."""
+
+    def __init__(self, paths: ClientPaths, client_id: str, model_file: Path, lessons_key: bytes) -> None:
+        self.client_id = client_id
+        self._model = load_model(model_file)
+        self._book = LessonBook(paths.lessons, lessons_key, self._model[1].generation.id)
+
+    @property
+    def learns(self) -> tuple[TrainMode, ...]:
+        return ("head",)
+
+    def clip_names(self) -> tuple[str, ...]:
+        return self._book.waiting
+
+    def model(self) -> tuple[MCOENet, ModelCard]:
+        return self._model
+
+    def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+        _only_heads(train_mode)
+        return samples_of(self._book.clips(self._book.waiting))
+
+    def method(self) -> ContinualMethod | None:
+        """Clips of earlier rounds are replayed from the memory, which has those that await this one, too."""
+        generation = self._model[1].generation.id
+        try:
+            content = self._book.read_memory()
+            memory = ReplayMemory.from_bytes(content or b"", generation=generation)
+        except DataInvalid:
+            return None
+        return continual_method(ReplaySettings(), memory.without(self._book.waiting))
+
+    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+        """Those that are held out."""
+        _only_heads(train_mode)
+        return samples_of(self._book.clips(self._book.held_out))
+
+
+def _only_heads(train_mode: TrainMode) -> None:
+    if train_mode != "head":
+        raise DataMissing("recorded sessions are kept as features of frozen backbones: only the head can learn here")

@@ -1,0 +1,115 @@
+"""What there is to learn from, and what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from client.sessions.spans import SpanStore, label_of, stands
+from client.sessions.tables import RECORDING, SessionRow, SpanRow, TrainingRow
+from client.sessions.times import DAY_US
+from client.sessions.values import Training
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A span whose label can be learned; ``label_id`` is the version of it."""
+
+    span: int
+    label_id: int
+    session: str
+    start_us: int
+    end_us: int
+    emotion: str
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is to be learned, and how many spans are left out since a later label of the same time contradicts them."""
+
+    lessons: tuple[Lesson, ...]
+    contradicted: int
+
+
+class LessonStore(SpanStore):
+    """Labelled spans on their way into the head."""
+
+    def to_learn(self) -> Lessons:
+        """Spans with an emotion that was not learned yet, whose recording is there and without a flaw.
+
+        Where spans of different emotions overlap, the one that was labelled last counts. Raises ConsentMissing, Locked.
+        """
+        self.require("learning")
+        self._unlocked()
+        usable = (SessionRow.state != RECORDING, SessionRow.wrapped_key.is_not(None), SessionRow.flaw.is_(None))
+        with self._reading() as session:
+            found = [
+                (lesson, span.learned_label_id == lesson.label_id)
+                for span in session.scalars(select(SpanRow).join(SessionRow).where(*usable).order_by(SpanRow.id))
+                if (lesson := _lesson(session, span)) is not None
+            ]
+        labelled = [lesson for lesson, _ in found]
+        new = [lesson for lesson, learned in found if not learned]
+        good = tuple(lesson for lesson in new if not any(_contradicts(other, lesson) for other in labelled))
+        return Lessons(good, len(new) - len(good))
+
+    def standing(self) -> frozenset[tuple[int, int]]:
+        """Every span that has an emotion, with the version of its label that counts, learned or not. Raises Locked."""
+        self._unlocked()
+        with self._reading() as session:
+            found = (_lesson(session, span) for span in session.scalars(select(SpanRow)))
+            return frozenset((lesson.span, lesson.label_id) for lesson in found if lesson is not None)
+
+    def mark_learned(self, clips: Collection[tuple[int, int]], training: Training) -> bool:
+        """The head has learned these versions of spans, as ``training`` says; False when that was written down before.
+
+        A session of which nothing is left to label or learn is kept some days more.
+        """
+        now_us = self._clock().utc_us
+        with self._writing() as session:
+            spans = {span: session.get(SpanRow, span) for span, _ in clips}  # some may be discarded meanwhile
+            new = [(row, label) for span, label in clips if (row := spans[span]) and row.learned_label_id != label]
+            if clips and not new:
+                return False
+            session.add(TrainingRow(**asdict(training)))
+            for row, label in new:
+                row.learned_label_id, row.learned_us = label, now_us
+            session.flush()
+            for session_id in sorted({row.session_id for row, _ in new}):
+                self._note_learned(session, session_id, now_us)
+        return True
+
+    def _note_learned(self, session: Session, session_id: str, now_us: int) -> None:
+        row = self._row(session, session_id)
+        spans = session.scalars(select(SpanRow).where(SpanRow.session_id == session_id))
+        if all(_is_done(session, span) for span in spans):
+            row.learned_us = now_us
+            if not row.kept:
+                latest_us = now_us + self.rules.retention.days_after_learning * DAY_US
+                row.raw_until_us = min(row.raw_until_us, latest_us)
+
+
+def _lesson(session: Session, span: SpanRow) -> Lesson | None:
+    start_us, end_us, newest = stands(session, span)
+    label = label_of(newest)
+    if newest is None or label is None or label.emotion is None:
+        return None
+    return Lesson(span.id, newest.id, span.session_id, start_us, end_us, label.emotion)
+
+
+def _contradicts(other: Lesson, lesson: Lesson) -> bool:
+    """Whether another label, given later, says something else of a part of the same time."""
+    same_time = other.session == lesson.session and other.start_us < lesson.end_us and lesson.start_us < other.end_us
+    return same_time and other.emotion != lesson.emotion and other.label_id > lesson.label_id
+
+
+def _is_done(session: Session, span: SpanRow) -> bool:
+    """Whether nothing is left to say of a span, and nothing to learn from it."""
+    newest = stands(session, span)[2]
+    label = label_of(newest)
+    if newest is None or label is None:
+        return False
+    return label.emotion is None or span.learned_label_id == newest.id

@@ -1,0 +1,123 @@
+"""Questions for labels: they wait in a queue until the wearer looks, and are never pushed.
+
+A question goes away by itself when its span is labelled or discarded, and when it has waited too long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from client.sessions.markers import MarkerStore
+from client.sessions.tables import PromptRow, SegmentRow
+from client.sessions.times import HOUR_US, SECOND_US, Moment
+from mcoe_model.errors import DataMissing
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question about a span. Times are UTC microseconds; ``event_us``: when that was which it asks about.
+
+    ``delay_us`` is how long after it the wearer answered: what one remembers of a feeling fades.
+    """
+
+    id: int
+    session: str
+    span: int
+    why: str
+    event_us: int
+    asked_us: int
+    expires_us: int
+    shown_us: int | None
+    answered_us: int | None
+    ended: str | None
+
+    @property
+    def delay_us(self) -> int | None:
+        return None if self.answered_us is None else self.answered_us - self.event_us
+
+
+class PromptStore(MarkerStore):
+    """The queue."""
+
+    def ask(self, span_id: int, why: str = "recorded") -> int | None:
+        """Let a question wait; its id. None when enough was asked today, or the span waits for an answer already.
+
+        Raises DataMissing, Locked.
+        """
+        span = self.span(span_id)
+        at = self._clock()
+        day = at.local.date().isoformat()
+        with self._writing() as session:
+            asked = session.scalar(select(func.count()).where(PromptRow.local_day == day)) or 0
+            waits = select(PromptRow.id).where(PromptRow.span_id == span_id, PromptRow.ended.is_(None))
+            if asked >= self.rules.prompts.per_day or session.scalar(waits) is not None:
+                return None
+            starts_us = session.scalar(
+                select(func.min(SegmentRow.starts_us)).where(SegmentRow.session_id == span.session)
+            )
+            since_us = 0 if starts_us is None else span.end_us - starts_us
+            row = PromptRow(
+                session_id=span.session,
+                span_id=span_id,
+                why=why,
+                local_day=day,
+                event_us=self._row(session, span.session).started_us + since_us,
+                asked_us=at.utc_us,
+                expires_us=at.utc_us + self.rules.prompts.expires_hours * HOUR_US,
+            )
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def waiting_prompts(self) -> list[Prompt]:
+        """The questions that may be shown now, oldest first: none in the quiet time."""
+        at = self._clock()
+        if self.rules.prompts.is_quiet(at.local.hour * 60 + at.local.minute):
+            return []
+        with self._writing() as session:
+            _expire(session, at)
+            return [_prompt(row) for row in _waiting(session, at)]
+
+    def show_prompts(self) -> list[Prompt]:
+        """The same, and they count as shown from now on."""
+        ids = {prompt.id for prompt in self.waiting_prompts()}
+        at = self._clock()
+        with self._writing() as session:
+            rows = [row for row in _waiting(session, at) if row.id in ids]
+            for row in rows:
+                row.shown_us = row.shown_us or at.utc_us
+            return [_prompt(row) for row in rows]
+
+    def snooze(self, prompt_id: int) -> None:
+        """Ask again later. Raises DataMissing for a question that is over."""
+        until_us = self._clock().utc_us + self.rules.prompts.snooze_minutes * 60 * SECOND_US
+        with self._writing() as session:
+            row = session.get(PromptRow, prompt_id)
+            if row is None or row.ended is not None:
+                raise DataMissing(f"question {prompt_id} does not wait any more")
+            row.snoozed_until_us = until_us
+
+    def prompts(self) -> list[Prompt]:
+        """Every question that was ever asked, oldest first."""
+        with self._writing() as session:
+            _expire(session, self._clock())
+            return [_prompt(row) for row in session.scalars(select(PromptRow).order_by(PromptRow.id))]
+
+
+def _expire(session: Session, at: Moment) -> None:
+    over = (PromptRow.ended.is_(None), PromptRow.expires_us <= at.utc_us)
+    session.execute(update(PromptRow).where(*over).values(ended="expired"))
+
+
+def _waiting(session: Session, at: Moment) -> list[PromptRow]:
+    query = select(PromptRow).where(PromptRow.ended.is_(None), PromptRow.expires_us > at.utc_us)
+    query = query.where(func.coalesce(PromptRow.snoozed_until_us, 0) <= at.utc_us)
+    return list(session.scalars(query.order_by(PromptRow.id)))
+
+
+def _prompt(row: PromptRow) -> Prompt:
+    asked = (row.event_us, row.asked_us, row.expires_us)
+    return Prompt(row.id, row.session_id, row.span_id, row.why, *asked, row.shown_us, row.answered_us, row.ended)

@@ -1,0 +1,151 @@
+"""How long recordings stay: deleted on time, never before without the wearer's word, and so that nobody can read them.
+
+A session's data key is deleted first: from then on its segments are noise. Then its files go, and it is looked whether
+they are gone. What is written to the log names no session.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import shutil
+
+from sqlalchemy import delete, select
+
+from client.sessions.database import forget_deleted
+from client.sessions.lessons import LessonStore
+from client.sessions.tables import RECORDING, MarkerRow, SessionRow
+from client.sessions.times import DAY_US, SECOND_US, zone_of
+from client.sessions.values import Recording
+from mcoe_model.errors import DataInvalid, DataMissing, DiskFull, LabelFirst, McoeError
+
+KEEP_DAYS = 14
+
+log = logging.getLogger(__name__)
+
+
+class RetentionStore(LessonStore):
+    """What goes when."""
+
+    def due(self) -> list[str]:
+        """The sessions whose recordings are to be deleted now: over time, or learned and in the way of new ones.
+
+        What was not learned is never in the way, nor what the wearer wants kept.
+        """
+        self._date_anew()
+        now_us = self._clock().utc_us
+        there = self._there()
+        over = [found.id for found in there if found.raw_until_us <= now_us]
+        left = [found for found in there if found.raw_until_us > now_us]
+        excess = self.used_bytes() - sum(found.bytes for found in there if found.raw_until_us <= now_us)
+        excess -= self.rules.retention.quota_bytes
+        for found in left:
+            if excess > 0 and found.learned_us is not None and not found.kept:
+                over.append(found.id)
+                excess -= found.bytes
+        return over
+
+    def delete_due(self) -> int:
+        """Delete what is `due`, and old markers of no session; how many recordings that were. Needs no key."""
+        found = self.due()
+        oldest_us = self._clock().utc_us - self.rules.retention.days_after_recording * DAY_US
+        with self._writing() as session:
+            session.execute(delete(MarkerRow).where(MarkerRow.session_id.is_(None), MarkerRow.utc_us <= oldest_us))
+        for session_id in found:
+            self.delete_raw(session_id)
+        return len(found)
+
+    def delete_raw(self, session_id: str) -> None:
+        """Delete a session's recordings for good; what was said of them stays in the wearer's history.
+
+        Raises DataMissing, DataInvalid while it is being recorded, McoeError when files are still there.
+        """
+        with self._writing() as session:
+            row = self._row(session, session_id)
+            if row.state == RECORDING:
+                raise DataInvalid(f"session {session_id} is being recorded; stop it first")
+            row.wrapped_key = None
+            row.raw_deleted_us = row.raw_deleted_us or self._clock().utc_us
+        self._remove_files(session_id)
+
+    def discard(self, session_id: str) -> None:
+        """Delete a session for good: recordings, spans, labels, markers. Raises DataMissing, McoeError."""
+        with self._writing() as session:
+            session.delete(self._row(session, session_id))
+        self._remove_files(session_id)
+
+    def keep_more(self, session_id: str, days: int = KEEP_DAYS) -> int:
+        """Keep a recording so many days longer; until when (UTC microseconds). Raises DataMissing once it is gone."""
+        with self._writing() as session:
+            row = self._row(session, session_id)
+            if row.wrapped_key is None:
+                raise DataMissing(f"the recordings of session {session_id} were deleted")
+            row.raw_until_us += days * DAY_US
+            row.kept = True
+            return row.raw_until_us
+
+    def refuses_to_record(self, free_bytes: int) -> DiskFull | LabelFirst | None:
+        """Why nothing can be recorded, naming what would have to go; ``free_bytes`` is what the disk has left.
+
+        DiskFull for a disk or a quota that is full; LabelFirst for a quota full of recordings that wait for labels.
+        What is `due` is not looked at: delete it before.
+        """
+        there = self._there()
+        over = self.used_bytes() - self.rules.retention.quota_bytes  # what is being recorded now counts
+        short = self.rules.retention.floor_bytes - free_bytes
+        if over < 0 and short <= 0:
+            return None
+        # What has been dealt with is named before what waits for labels; of each, the oldest first.
+        enough: list[Recording] = []
+        for found in sorted(there, key=_waits):
+            if found.bytes and sum(one.bytes for one in enough) <= max(over, short):
+                enough.append(found)
+        names = ", ".join(f"{found.id} of {_day(found)} ({found.bytes / 1e6:.0f} MB)" for found in enough)
+        if short > 0:
+            what = f"delete {names}" if names else "nothing recorded can be deleted; free some elsewhere"
+            return DiskFull(f"the disk has {free_bytes / 1e6:.0f} MB left, too few to record; {what}")
+        full = f"recordings take all of their {self.rules.retention.quota_bytes / 1e9:g} GB"
+        if not enough:
+            return DiskFull(f"{full}; stop the one that is being recorded")
+        if all(_waits(found) for found in enough):
+            return LabelFirst(f"{full}; label or delete {names}")
+        return DiskFull(f"{full}; delete {names}")
+
+    def _there(self) -> list[Recording]:
+        """The recordings that can be deleted, oldest first."""
+        there = [found for found in self.sessions() if found.raw and found.state != RECORDING]
+        return sorted(there, key=lambda found: found.started_us)
+
+    def _date_anew(self) -> None:
+        """Count the days of what was recorded with a wrong clock from now on, as soon as the clock is right.
+
+        A wearable that was off for a week may date a recording a week back; it must not lose that week.
+        """
+        at = self._clock()
+        if at.clock_state != "synchronised":
+            return
+        with self._writing() as session:
+            for row in session.scalars(select(SessionRow).where(SessionRow.clock_state == "unsynchronised")):
+                row.clock_state = "put right"
+                if row.learned_us is None:
+                    latest_us = at.utc_us + self.rules.retention.days_after_recording * DAY_US
+                    row.raw_until_us = max(row.raw_until_us, latest_us)
+
+    def _remove_files(self, session_id: str) -> None:
+        folder = self._recordings / session_id
+        sizes = [path.stat().st_size for path in folder.glob("*") if path.is_file()]
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            raise McoeError(f"{folder} could not be deleted; its key is gone, so nothing in it can be read: remove it")
+        forget_deleted(self.engine, self._database)
+        log.info("a recording was deleted: its key, %d files, %.1f MB; verified", len(sizes), sum(sizes) / 1e6)
+
+
+def _waits(found: Recording) -> bool:
+    """Whether a recording has time that nobody has said anything of."""
+    return found.labelled == 0 or found.labelled < found.spans
+
+
+def _day(found: Recording) -> str:
+    """The day of a recording, where it was made."""
+    return f"{datetime.datetime.fromtimestamp(found.started_us / SECOND_US, zone_of(found.zone)):%Y-%m-%d}"

@@ -1,0 +1,192 @@
+"""Spans of sessions and what the wearer said of them: every version is kept, and the newest counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from client.sessions.recordings import RecordingStore
+from client.sessions.tables import LabelRow, PromptRow, RequestRow, SegmentRow, SessionRow, SpanRow
+from client.sessions.values import Change, Label, Prediction, Source, Span, check_bounds
+from mcoe_model.errors import DataInvalid, DataMissing
+
+
+class SpanStore(RecordingStore):
+    """What was marked and labelled.
+
+    ``once`` is a word that a form carries: what is asked twice with the same one is done once, and answered alike.
+    """
+
+    def add_span(
+        self, session_id: str, start_us: int, end_us: int, *, predicted: Prediction | None = None, once: str = ""
+    ) -> Span:
+        """A part of a session, in the camera's microseconds. ``predicted``: the model's guess.
+
+        Raises ConsentMissing, Locked, DataMissing, and DataInvalid for one that is too short or long, or beyond what
+        was recorded.
+        """
+
+        def do(session: Session) -> SpanRow:
+            self._row(session, session_id)
+            _check(session, session_id, start_us, end_us)
+            span = SpanRow(session_id=session_id, start_us=start_us, end_us=end_us, made_us=self._clock().utc_us)
+            span.predicted = None if predicted is None else predicted.to_plain()
+            session.add(span)
+            return span
+
+        return self._once(once, do)
+
+    def label(self, span_id: int, label: Label, *, source: Source | None = None, once: str = "") -> Span:
+        """What the wearer says, for the first time or now differently. Answers the questions that wait about it.
+
+        ``source``: by default the prompt, if one was shown, else the wearer.
+        Raises ConsentMissing, Locked, DataMissing.
+        """
+
+        def do(session: Session) -> SpanRow:
+            span = _span(session, span_id)
+            start_us, end_us, _ = stands(session, span)
+            shown = _answer(session, span_id, self._clock().utc_us)
+            said_by = source or ("prompt" if shown else "wearer")
+            self._add_version(session, span_id, start_us, end_us, label, said_by)
+            return span
+
+        return self._once(once, do)
+
+    def trim(self, span_id: int, start_us: int, end_us: int, *, once: str = "") -> Span:
+        """Other bounds, with the same label. Raises what `add_span` raises."""
+
+        def do(session: Session) -> SpanRow:
+            span = _span(session, span_id)
+            newest = stands(session, span)[2]
+            _check(session, span.session_id, start_us, end_us)
+            label = label_of(newest)
+            source = cast(Source, newest.source) if newest is not None else "wearer"
+            self._add_version(session, span_id, start_us, end_us, label, source)
+            return span
+
+        return self._once(once, do)
+
+    def undo(self, span_id: int, *, once: str = "") -> Span:
+        """Take the newest version back: the one before counts again. Raises ConsentMissing, Locked, DataMissing."""
+
+        def do(session: Session) -> SpanRow:
+            span = _span(session, span_id)
+            newest = stands(session, span)[2]
+            if newest is not None:
+                newest.undone = True
+            return span
+
+        return self._once(once, do)
+
+    def discard_span(self, span_id: int) -> None:
+        """The span and everything that was said of it are deleted. Raises DataMissing."""
+        with self._writing() as session:
+            session.delete(_span(session, span_id))
+
+    def span(self, span_id: int) -> Span:
+        """Raises Locked, DataMissing."""
+        with self._reading() as session:
+            return _seen(session, _span(session, span_id))
+
+    def spans(self, session_id: str | None = None) -> list[Span]:
+        """Those of one session, or all, in the order of their start. Raises Locked."""
+        self._unlocked()
+        query = select(SpanRow).order_by(SpanRow.session_id, SpanRow.start_us, SpanRow.id)
+        if session_id is not None:
+            query = query.where(SpanRow.session_id == session_id)
+        with self._reading() as session:
+            return [_seen(session, span) for span in session.scalars(query)]
+
+    def _once(self, once: str, do: Callable[[Session], SpanRow]) -> Span:
+        self.require("labels")
+        self._unlocked()
+        with self._writing() as session:
+            done = session.get(RequestRow, once) if once else None
+            if done is not None:
+                return _seen(session, _span(session, done.span_id))
+            span = do(session)
+            session.flush()
+            if once:
+                session.add(RequestRow(token=once, span_id=span.id, utc_us=self._clock().utc_us))
+            return _seen(session, span)
+
+    def _add_version(
+        self, session: Session, span_id: int, start_us: int, end_us: int, label: Label | None, source: Source
+    ) -> None:
+        at = self._clock()
+        said = None if label is None else {"said": label.said, "intensity": label.intensity}
+        bounds = {"start_us": start_us, "end_us": end_us}
+        session.add(
+            LabelRow(span_id=span_id, said=said, source=source, edited_us=at.utc_us, zone=at.zone, **bounds)
+        )
+
+
+def _span(session: Session, span_id: int) -> SpanRow:
+    span = session.get(SpanRow, span_id)
+    if span is None:
+        raise DataMissing(f"there is no span {span_id}; it was discarded")
+    return span
+
+
+def _answer(session: Session, span_id: int, now_us: int) -> bool:
+    """End the questions about this span; whether one of them was shown."""
+    asked = select(PromptRow).where(PromptRow.span_id == span_id, PromptRow.ended.is_(None))
+    shown = False
+    for prompt in session.scalars(asked):
+        prompt.ended, prompt.answered_us = "answered", now_us
+        shown = shown or prompt.shown_us is not None
+    return shown
+
+
+def stands(session: Session, span: SpanRow) -> tuple[int, int, LabelRow | None]:
+    """Where a span lies now, and its newest version, if it has any."""
+    query = select(LabelRow).where(LabelRow.span_id == span.id, ~LabelRow.undone).order_by(LabelRow.id.desc()).limit(1)
+    newest = session.scalars(query).first()
+    return (span.start_us, span.end_us, None) if newest is None else (newest.start_us, newest.end_us, newest)
+
+
+def label_of(row: LabelRow | None) -> Label | None:
+    """What a version says."""
+    return None if row is None or row.said is None else Label(row.said["said"], row.said["intensity"])
+
+
+def _seen(session: Session, span: SpanRow) -> Span:
+    start_us, end_us, newest = stands(session, span)
+    versions = session.scalar(select(func.count()).where(LabelRow.span_id == span.id)) or 0
+    label = label_of(newest)
+    said = newest if label is not None else None
+    return Span(
+        id=span.id,
+        session=span.session_id,
+        start_us=start_us,
+        end_us=end_us,
+        label=label,
+        source=cast(Source, said.source) if said else None,
+        edited_us=said.edited_us if said else None,
+        predicted=Prediction.from_plain(span.predicted) if said and span.predicted is not None else None,
+        versions=versions,
+        change=_change(session, span),
+    )
+
+
+def _change(session: Session, span: SpanRow) -> Change:
+    row = session.get_one(SessionRow, span.session_id)
+    if row.wrapped_key is None:
+        return "history"
+    return "everything" if span.learned_us is None else "next learning"
+
+
+def _check(session: Session, session_id: str, start_us: int, end_us: int) -> None:
+    """Raises DataInvalid for bounds that no span of this session can have."""
+    check_bounds(start_us, end_us)
+    covered = select(func.min(SegmentRow.starts_us), func.max(SegmentRow.ends_us))
+    first, last = session.execute(covered.where(SegmentRow.session_id == session_id)).one()
+    if first is None:
+        raise DataInvalid("nothing of this session was recorded yet that a span could lie in")
+    if not first <= start_us < end_us <= last:
+        length = (last - first) / 1e6
+        raise DataInvalid(f"the span lies outside of its session, which is {length:g} seconds long")

@@ -1,0 +1,59 @@
+"""When something was, as every row tells it: UTC, the monotonic clock, the zone, and whether the clock can be believed.
+
+A wearable without a battery-backed clock may wake in 1970 and be put right later; the monotonic clock does not jump.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import datetime
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+#: Whether something keeps the clock right: as Linux's kernel says it, or unknown where it does not.
+ClockState = Literal["synchronised", "unsynchronised", "unknown"]
+
+_TIMEX_BYTES, _TIME_ERROR = 256, 5
+SECOND_US = 1_000_000
+HOUR_US = 3600 * SECOND_US
+DAY_US = 24 * HOUR_US
+
+
+@dataclass(frozen=True)
+class Moment:
+    """``utc_us``: microseconds since 1970; ``monotonic_ns``: of this boot; ``zone``: the offset from UTC, "+01:00"."""
+
+    utc_us: int
+    monotonic_ns: int
+    zone: str
+    clock_state: ClockState
+
+    @property
+    def local(self) -> datetime.datetime:
+        """The time on the wearer's wall."""
+        return datetime.datetime.fromtimestamp(self.utc_us / SECOND_US, zone_of(self.zone))
+
+
+def now() -> Moment:
+    """The time, as this device knows it."""
+    offset = datetime.datetime.now().astimezone().strftime("%z")
+    zone = f"{offset[:3]}:{offset[3:5]}"
+    return Moment(time.time_ns() // 1000, time.monotonic_ns(), zone, clock_state())
+
+
+def clock_state() -> ClockState:
+    """What the kernel knows of its clock (adjtimex(2), which also chrony and systemd-timesyncd report to)."""
+    asked = ctypes.create_string_buffer(_TIMEX_BYTES)  # all zero: change nothing
+    try:
+        answer = ctypes.CDLL(None).adjtimex(asked)
+    except (OSError, AttributeError):
+        return "unknown"
+    if answer < 0:
+        return "unknown"
+    return "unsynchronised" if answer == _TIME_ERROR else "synchronised"
+
+
+def zone_of(offset: str) -> datetime.timezone:
+    """The zone of an offset such as "+01:00"."""
+    return datetime.timezone(datetime.datetime.strptime(offset, "%z").utcoffset() or datetime.timedelta())

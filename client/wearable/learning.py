@@ -1,0 +1,278 @@
+"""What the wearer labelled is learned, whenever it may be: not while a recording runs, and with the gates open.
+
+The learning itself is a process beside this one (`client.learn`), started for each task and fed from here, since only
+this process can open recordings. It is stopped where it stands while a recording runs, and goes on afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from client.consent_text import ConsentTexts
+from client.gates import read_sensors
+from client.learn_task import NewClip, Task
+from client.leaving import Way
+from client.lesson_book import LessonBook, Result, ResultFile, clip_name, clip_of, keep_lessons
+from client.page import wearable_protocol as page
+from client.replay import pairs
+from client.running import Running
+from client.serving import compare, forget_own_models, served_model
+from client.sessions import Lesson, Store, StoreRules, Training, now
+from client.sessions.times import DAY_US
+from client.wearable.lifecycle import LivedWearable
+from client.wearable.views import utc
+from mcoe_model.data.events import Pair
+from mcoe_model.data.geometry import Geometry
+from mcoe_model.errors import DataInvalid, DataMissing, McoeError, for_log
+from mcoe_model.model_file import read_card
+from mcoe_model.names import EMOTIONS
+
+#: Seconds between two looks for something to learn; labels that came since the last look are waited for.
+LOOK_S = 10.0
+#: A learning process that fails begins again after twice the time, up to so many looks.
+_MOST_PATIENCE = 64
+#: Seconds between two looks whether the learning process is to stand still.
+_WATCH_S = 0.2
+#: A window begins with the picture before it: so much of the recording before a span is decoded, too.
+_BEFORE_US = 1_000_000
+
+log = logging.getLogger("mcoe")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What there is to learn, and what the book keeps. ``model``: the file to begin from."""
+
+    lessons: tuple[Lesson, ...]
+    task: Task
+    model: Path
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.task.learn
+
+
+class LearningWearable(LivedWearable):
+    """A wearable whose model becomes its wearer's."""
+
+    def __init__(self, folder: Path, device: str, rules: StoreRules, texts: ConsentTexts) -> None:
+        super().__init__(folder, device, rules, texts)
+        self.learning = page.Learning()
+        self._learner: Process | None = None
+        self._said_unknown = False
+        self._failures = 0  # of the learning process, in a row
+        self._stood: tuple[str, ...] | None = None  # the clips that the lesson book was last kept to
+
+    async def keep_learning(self) -> None:
+        """Learn what is labelled as soon as that may be. Never ends."""
+        seen: tuple[str, ...] = ()
+        while True:
+            try:
+                work = await self._look_for_work()
+                names = work.names if work else ()
+                await self._say_learning("waiting" if names else "nothing", len(names))
+                if work and names and names == seen and not self._closed():
+                    await self._learn(work)
+                seen = names
+            except (McoeError, SQLAlchemyError, OSError) as fault:
+                log.warning("nothing is learned now: %s", for_log(fault))
+            await asyncio.sleep(LOOK_S * min(2**self._failures, _MOST_PATIENCE))
+
+    def stop_learning(self) -> None:
+        """End the learning process, which holds what it learns from in memory. It begins again when it may."""
+        if self._learner is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._learner.kill()
+
+    def _closed(self) -> tuple[str, ...]:
+        """Why nothing is learned now, in words."""
+        sensors = read_sensors()
+        if sensors.unknown() and not self._said_unknown:
+            self._said_unknown = True
+            log.info("this machine does not tell its %s: that stops no learning", " and ".join(sensors.unknown()))
+        recording = ("a recording runs",) if self.under_way is not None else ()
+        return (*recording, *sensors.closed())
+
+    async def _look_for_work(self) -> _Work | None:
+        """What is to be learned, once what was learned is in the store; None while nothing can be."""
+        if self.stage != "open" or self.paths is None or self._key is None or "learning" not in self.known.allowed:
+            return None
+        folder, key, models = self.paths.lessons, self._key.derive("lessons"), self.paths.models
+        waiting = ResultFile(folder, key)
+        result = await asyncio.to_thread(waiting.read)
+        if result is not None:
+            await self._keep(result, key)
+            waiting.remove()
+        model = served_model(self.paths)
+        if model is None:
+            return None
+
+        def look(store: Store) -> tuple[tuple[Lesson, ...], frozenset[tuple[int, int]]]:
+            return store.to_learn().lessons, store.standing()
+
+        lessons, standing = await self.kept(look)
+        stand = tuple(sorted(clip_name(*clip) for clip in standing))
+        if stand != self._stood:
+            await asyncio.to_thread(keep_lessons, folder, key, stand)
+            self._stood = stand
+        names = tuple(clip_name(lesson.span, lesson.label_id) for lesson in lessons)
+        day = now().utc_us // DAY_US
+        return _Work(lessons, Task(str(folder), key.hex(), str(models), str(model), names, stand, day), model)
+
+    async def _learn(self, work: _Work) -> None:
+        """One task, from its first clip to its result."""
+        assert self.paths is not None and self._key is not None
+        (self.folder / "logs").mkdir(exist_ok=True)
+        with (self.folder / "logs" / "learn.log").open("ab") as output:
+            self._learner = process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "client.learn", stdin=PIPE, stderr=output, start_new_session=True
+            )
+        log.info("%d labelled spans are learned (process %d)", len(work.names), process.pid)
+        watching = asyncio.create_task(self._watch(process))
+        try:
+            await self._feed(process, work)
+            code = await process.wait()
+            self._failures = self._failures + 1 if code > 0 else 0  # one that was killed did nothing wrong
+            if code:
+                log.warning("the learning process ended with code %d; it begins again", code)
+        finally:
+            watching.cancel()
+            self.stop_learning()
+            await asyncio.gather(process.wait(), watching, return_exceptions=True)
+            self._learner = None
+
+    async def _feed(self, process: Process, work: _Work) -> None:
+        """The task, and every clip that is not in the book."""
+        pipe = process.stdin
+        assert pipe is not None
+        try:
+            pipe.write(work.task.to_json())
+            card = await asyncio.to_thread(read_card, work.model)
+            book = LessonBook(Path(work.task.lessons), bytes.fromhex(work.task.key), card.generation.id)
+            there = {*book.waiting, *book.held_out}
+            for lesson, name in zip(work.lessons, work.names, strict=True):
+                if name in there:
+                    continue
+                found = await self._pictures(lesson)
+                if found:
+                    day = (await self.kept(partial(Store.session, session_id=lesson.session))).started_us // DAY_US
+                    pipe.write(NewClip(name, EMOTIONS.index(lesson.emotion), day, len(found)).to_json())
+                    for pair in found:
+                        pipe.write(pair.frame.tobytes() + pair.event.tobytes())
+                        await pipe.drain()
+            pipe.write(b"\n")
+            await pipe.drain()
+        except ConnectionError:  # the process has ended, which its code tells
+            return
+        finally:
+            pipe.close()
+
+    async def _pictures(self, lesson: Lesson) -> list[Pair]:
+        """A span's pairs of pictures. A session that cannot be read is never learned from, and says so."""
+
+        def read(store: Store) -> tuple[list[bytes], Geometry]:
+            first, last = lesson.start_us - _BEFORE_US, lesson.end_us
+            found = [s for s in store.segments(lesson.session) if s.ends_us >= first and s.starts_us <= last]
+            opened = [b"".join(store.open_segment(segment)) for segment in found]
+            return opened, store.session(lesson.session).geometry
+
+        try:
+            segments, geometry = await self.kept(read)
+            found = await pairs(segments, geometry, lesson.start_us, lesson.end_us) if segments else []
+            if found:
+                return found
+            why = "no-pictures"
+        except (DataInvalid, DataMissing):
+            why = "unreadable"
+        with contextlib.suppress(DataMissing):  # it was deleted meanwhile
+            await self.kept(lambda store: store.flag(lesson.session, why))
+            log.warning("a recording cannot be learned from: %s", why)
+        return []
+
+    async def _watch(self, process: Process) -> None:
+        """Let the process stand still while it must not learn, and say so."""
+        stands = False
+        while True:
+            closed = self._closed()
+            if bool(closed) != stands:
+                stands = bool(closed)
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGSTOP if stands else signal.SIGCONT)
+            await self._say_learning("paused" if stands else "learning", self.learning.waiting)
+            await asyncio.sleep(_WATCH_S)
+
+    async def _keep(self, result: Result, key: bytes) -> None:
+        """Write down what was learned, and serve the new model unless it is worse. Whatever was done before counts."""
+        assert self.paths is not None
+        book = LessonBook(self.paths.lessons, key, result.generation)
+        if result.memory:
+            await asyncio.to_thread(book.write_memory, result.memory)
+        found = compare(result.labels, result.after, result.before)
+        scores = {"clips": found.clips, "before": found.served, "after": found.newer} if found.clips else None
+        at = now()
+        training = Training(
+            utc_us=at.utc_us,
+            zone=at.zone,
+            base_sha256=result.base_sha256,
+            model_sha256=result.model_sha256,
+            spans=result.spans,
+            outcome=result.outcome,
+            seconds=result.seconds,
+            scores=scores,
+        )
+        clips = [clip_of(name) for name in result.clips]
+        await self.kept(lambda store: store.mark_learned(clips, training))
+        running = Running(self.paths.running)
+        model = result.model_sha256
+        if model is None or model in running.read().wanted:
+            return
+        if found.verdict == "worse":
+            await asyncio.to_thread(running.refuse, model, "worse", found.in_words())
+        else:
+            await asyncio.to_thread(running.adopt, model, found.in_words())
+            self.recognise.follow()
+        await asyncio.to_thread(forget_own_models, self.paths)
+        log.info("%d labelled spans were learned in %.1f s; verdict: %s", result.spans, result.seconds, found.verdict)
+
+    async def _say_learning(self, state: page.LearningState, waiting: int) -> None:
+        """What the page shows of it."""
+        last = self.learning.last
+        if state != self.learning.state or (state == "nothing" and last is None):
+            trainings = await self.kept(lambda store: store.trainings()) if self.stage == "open" else []
+            last = next((_lesson_view(one) for one in reversed(trainings) if one.model_sha256), None)
+        self.learning = page.Learning(state, waiting, self._closed() if waiting else (), last)
+
+    async def lock(self) -> None:
+        """As in `LivedWearable`."""
+        self.stop_learning()
+        await super().lock()
+
+    async def withdraw(self, kind: str) -> None:
+        """As in `LivedWearable`; without the consent to learning, nothing is kept that was made for it."""
+        await super().withdraw(kind)
+        if kind == "learning" and self.paths is not None:
+            self.stop_learning()
+            if self._learner is not None:
+                await self._learner.wait()
+            await asyncio.to_thread(shutil.rmtree, self.paths.lessons, ignore_errors=True)
+
+    async def _close(self, way: Way) -> None:
+        self.stop_learning()
+        await super()._close(way)
+        self.learning = page.Learning()
+
+
+def _lesson_view(training: Training) -> page.LastLesson:
+    scores = training.scores or {"clips": 0, "before": 0, "after": 0}
+    return page.LastLesson(utc(training.utc_us), training.spans, training.outcome, **scores)

@@ -1,0 +1,480 @@
+"""What the page answers: to whom, from where, once, and in whose language."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import io
+import logging
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+from standing_wearable import PASSPHRASE, RECOVERY, StandingWearable, now
+
+from client.leaving import Goodbye
+from client.page.app import make_page
+from client.page.pairing import Pairing
+from client.page.settings import PageSettings
+from client.page.wearable_protocol import LastLesson, Learning, ModelChoice
+from mcoe_model.consent import Consent
+from mcoe_model.errors import (
+    EnrolmentRefused,
+    LabelFirst,
+    McoeError,
+    OutputExists,
+    ServerUnreachable,
+    SettingsError,
+)
+from mcoe_model.invitation import Invitation
+
+NAME = "mcoe-abcd.local"
+DAILY = ("/", "/history", "/live", "/privacy", "/questions", "/fit", "/try", "/ready", "/consent", "/consent/copy")
+
+
+@pytest.fixture
+def wearable() -> StandingWearable:
+    return StandingWearable()
+
+
+@pytest.fixture
+def phone(tmp_path: Path, wearable: StandingWearable) -> Iterator[TestClient]:
+    """A phone that is not paired yet."""
+    app = make_page(wearable, PageSettings(tmp_path), NAME, asyncio.Event())
+    with TestClient(app, f"https://{NAME}", follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture
+def paired(phone: TestClient, tmp_path: Path) -> TestClient:
+    assert post(phone, "/api/pair", {"code": Pairing(tmp_path).code()}).status_code == 200
+    return phone
+
+
+@pytest.fixture
+def opened(paired: TestClient) -> TestClient:
+    """A wearable that is set up, with every consent."""
+    form = {"kinds": ["capture", "labels", "learning", "updates", "export"], "version": "demo-2"}
+    assert post(paired, "/api/set-up", form | {"passphrase": PASSPHRASE}).json() == {"recovery": RECOVERY}
+    return paired
+
+
+_keys = iter(range(10**6))
+
+
+def post(phone: TestClient, path: str, form: object = None, key: str | None = None, **headers: str) -> httpx.Response:
+    sent = {"Idempotency-Key": key or f"{next(_keys):032}"} | headers
+    return phone.post(path, json=form or {}, headers=sent)
+
+
+def test_nothing_is_shown_to_a_phone_that_is_not_paired(phone: TestClient, wearable: StandingWearable) -> None:
+    wearable.add("s0", 15)
+    for path in (*DAILY, "/label/s0", "/api/replay/s0?from_us=0&to_us=1", "/api/preview", "/events", "/export.zip"):
+        assert phone.get(path).status_code == 401, path
+        answer = phone.get(path, headers={"Accept": "text/html"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/pair")
+    for path in ("/api/record/start", "/api/markers", "/api/set-up", "/api/forget", "/api/join"):
+        assert post(phone, path).status_code == 401, path
+    assert wearable.calls == []
+    assert phone.get("/health").json() == {"status": "ok"}
+    assert "Pairing code" in phone.get("/pair").text
+
+
+def test_a_code_becomes_a_cookie_that_no_script_and_no_other_page_gets(phone: TestClient, tmp_path: Path) -> None:
+    assert post(phone, "/api/pair", {"code": "2222-2222"}).json()["said"].startswith("No code waits")
+    code = Pairing(tmp_path).code()
+    refused = post(phone, "/api/pair", {"code": "2222-2222"})
+    assert (refused.status_code, refused.json()["said"]) == (403, "This is not the code. Tries left: 4")
+    key = "a" * 32
+    answer = post(phone, "/api/pair", {"code": code}, key)
+    kept = answer.headers["set-cookie"]
+    assert kept.startswith("__Host-mcoe=")
+    assert {"Secure", "HttpOnly", "SameSite=strict", "Path=/"} <= set(kept.split("; "))
+    assert phone.get("/").headers["location"] == "/welcome"
+    assert post(phone, "/api/pair", {"code": code}, key).headers["set-cookie"] == kept, "its answer was lost on the way"
+    assert post(phone, "/api/pair", {"code": code}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "mcoe-wxyz.local", "192.0.2.7", "mcoe-abcd.local.evil.example", ""])
+def test_a_name_that_is_not_the_wearables_is_refused(opened: TestClient, host: str) -> None:
+    assert opened.get("/", headers={"Host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": f"http://{NAME}"},
+                                     {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}])  # fmt: skip
+def test_another_web_page_can_do_nothing(
+    opened: TestClient, wearable: StandingWearable, headers: dict[str, str]
+) -> None:
+    assert post(opened, "/api/record/start", **headers).status_code == 403
+    assert opened.get("/api/preview", headers=headers).status_code == 403
+    assert "start" not in wearable.calls
+    own = {"Origin": f"https://{NAME}", "Sec-Fetch-Site": "same-origin"}
+    assert post(opened, "/api/record/start", **own).status_code == 200
+
+
+def test_more_than_a_form_holds_is_not_read(phone: TestClient) -> None:
+    assert post(phone, "/api/pair", {"code": "2" * 70_000}).status_code == 413
+    endless = phone.post("/api/pair", content=iter([b"{"]), headers={"Idempotency-Key": "d" * 32})
+    assert endless.status_code == 413
+
+
+def test_every_answer_keeps_others_out(opened: TestClient, phone: TestClient) -> None:
+    for path in (*DAILY, "/static/page.css", "/nowhere"):
+        headers = opened.get(path).headers
+        assert headers["cache-control"] == "no-store", path
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy, path
+        assert "frame-ancestors 'none'" in policy, path
+
+
+def test_pages_name_no_other_host_and_hold_no_inline_code(opened: TestClient, wearable: StandingWearable) -> None:
+    wearable.add("s0", 15)
+    for path in (*DAILY, "/label/s0"):
+        text = opened.get(path).text
+        assert "http:" not in text and "https:" not in text, path
+        assert " style=" not in text and " onclick" not in text, path
+
+
+def test_without_tls_the_page_is_for_this_machine_alone(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="loopback only"):
+        PageSettings(tmp_path, host="0.0.0.0", tls=False)
+    assert PageSettings(tmp_path, host="127.0.0.1", tls=False).tls is False
+
+
+def test_nothing_is_stored_before_consent(paired: TestClient, wearable: StandingWearable) -> None:
+    for path in ("/", "/history", "/live", "/privacy", "/fit"):
+        assert paired.get(path).headers["location"] == "/welcome"
+    for path in ("/welcome", "/consent", "/consent/copy", "/secure"):
+        assert paired.get(path).status_code == 200
+    assert wearable.calls == []
+    old = post(paired, "/api/set-up", {"kinds": ["capture"], "version": "demo-0", "passphrase": PASSPHRASE})
+    assert old.status_code == 409
+    unknown = post(paired, "/api/set-up", {"kinds": ["everything"], "version": "demo-2", "passphrase": None})
+    assert unknown.status_code == 409
+    short = post(paired, "/api/set-up", {"kinds": [], "version": "demo-2", "passphrase": "short"})
+    assert short.status_code == 422
+    assert wearable.calls == []
+
+
+def test_a_form_that_arrives_twice_is_done_once(opened: TestClient, wearable: StandingWearable) -> None:
+    key = "b" * 32
+    answers = [post(opened, "/api/record/save-last", key=key).json() for _ in range(3)]
+    assert answers == [{"session": "s0"}] * 3
+    assert wearable.calls.count("save_last") == 1
+    assert post(opened, "/api/record/save-last").json() == {"session": "s1"}
+    assert opened.post("/api/record/save-last", json={}).status_code == 422, "a form needs a key"
+    assert post(opened, "/api/label", {"span": 1, "label": "bored", "intensity": None}).status_code == 422
+    assert post(opened, "/api/label", {"span": 1, "label": "fear", "intensity": None, "more": 1}).status_code == 422
+
+
+def test_forms_keep_their_key_beyond_this_process(
+    opened: TestClient, wearable: StandingWearable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wearable.add("s1", 12)
+    seen: list[str] = []
+    for name in ("label", "trim", "undo", "add_span"):
+        does = getattr(wearable, name)
+
+        async def done(*form: object, does=does) -> object:  # type: ignore[no-untyped-def]
+            seen.append(form[-1])  # type: ignore[arg-type]
+            return await does(*form)
+
+        monkeypatch.setattr(wearable, name, done)
+    bounds = {"start_us": 0, "end_us": 1_000_000}
+    post(opened, "/api/label", {"span": 1, "label": "fear", "intensity": None}, "k" * 16)
+    post(opened, "/api/label/trim", {"span": 1} | bounds, "l" * 16)
+    post(opened, "/api/label/undo", {"span": 1}, "m" * 16)
+    post(opened, "/api/spans", {"session": "s1"} | bounds, "n" * 16)
+    assert seen == [f"label {'k' * 16}", f"trim {'l' * 16}", f"undo {'m' * 16}", f"add-span {'n' * 16}"]
+
+
+def test_what_was_refused_while_locked_is_done_later_with_the_same_key(
+    opened: TestClient, wearable: StandingWearable
+) -> None:
+    wearable.add("s1", 12)
+    wearable.change(stage="locked")
+    form, key = {"span": 1, "label": "fear", "intensity": None}, "k" * 16
+    refused = post(opened, "/api/label", form, key)
+    assert (refused.status_code, refused.json()["fault"], refused.json()["passes"]) == (409, "Locked", True)
+    wearable.change(stage="open")
+    assert post(opened, "/api/label", form, key).json()["label"] == "fear"
+    gone = post(opened, "/api/sessions/discard", {"session": "s7"})
+    assert (gone.status_code, gone.json()["passes"]) == (404, False)
+
+
+def test_the_models_guess_is_told_after_the_wearer_chose(opened: TestClient, wearable: StandingWearable) -> None:
+    wearable.add("s0", 15)
+    before = opened.get("/label/s0").text
+    guessed = wearable.sessions["s0"].spans
+    wearable.sessions["s0"] = replace(wearable.sessions["s0"], spans=(replace(guessed[0], predicted=None),))
+    assert opened.get("/label/s0").text == before, "whoever looks for the guess in the page does not find it"
+    wearable.sessions["s0"] = replace(wearable.sessions["s0"], spans=guessed)
+    answer = post(opened, "/api/label", {"span": 1, "label": "happiness", "intensity": 4}).json()
+    assert (answer["label"], answer["intensity"], answer["predicted"]) == ("happiness", 4, "sadness")
+    assert "Happiness · strength 4" in opened.get("/history").text
+    undone = post(opened, "/api/label/undo", {"span": 1}).json()
+    assert (undone["label"], undone["predicted"]) == (None, None)
+    assert post(opened, "/api/label/trim", {"span": 1, "start_us": 0, "end_us": 100}).status_code == 409
+    trimmed = post(opened, "/api/label/trim", {"span": 1, "start_us": 10**6, "end_us": 3 * 10**6}).json()
+    assert (trimmed["start_us"], trimmed["end_us"]) == (10**6, 3 * 10**6)
+
+
+def test_pictures_go_to_the_phone_and_nowhere_else(opened: TestClient, wearable: StandingWearable) -> None:
+    wearable.add("s0", 15)
+    answer = opened.get("/api/replay/s0?from_us=1000000&to_us=2000000")
+    assert (answer.headers["cache-control"], answer.headers["content-encoding"]) == ("no-store", "gzip")
+    count, side = struct.unpack_from("<II", answer.content)
+    assert (count, side, len(answer.content)) == (31, 90, 8 + 31 * (4 + 2 * 90 * 90))
+    times = np.frombuffer(answer.content, "<f4", count, 8)
+    assert times[0] == 0 and times[-1] == pytest.approx(1, abs=0.001)
+    square = "x=53&y=10&side=240&rotation=0&eye=right"
+    first = opened.get(f"/api/preview?{square}")
+    with Image.open(io.BytesIO(first.content)) as picture:
+        assert picture.size == (346, 520)
+    assert first.headers["x-checks"] == ""
+    beside = opened.get(f"/api/preview?{square.replace('side=240', 'side=90')}&after={first.headers['x-number']}")
+    assert beside.headers["x-number"] != first.headers["x-number"]
+    assert beside.headers["x-checks"] == "eye-outside"
+    assert opened.get("/api/preview?x=300&y=10&side=240&rotation=0&eye=right").status_code == 409
+    post(opened, "/api/withdraw", {"kind": "capture"})
+    refused = opened.get(f"/api/preview?{square}")
+    assert refused.json() == {
+        "fault": "ConsentMissing",
+        "said": "You have not agreed to this. You can do so under Privacy.",
+        "passes": False,
+    }
+
+
+def test_a_try_out_is_deleted(opened: TestClient) -> None:
+    assert post(opened, "/api/try-out").json() == {"pairs": 301, "frames": 300, "events": 123_456}
+    assert opened.get("/api/try-out/replay").status_code == 200
+    post(opened, "/api/try-out/delete")
+    assert opened.get("/api/try-out/replay").status_code == 404
+
+
+def test_a_try_out_is_shown_to_nobody_once_sight_is_taken_back(opened: TestClient) -> None:
+    post(opened, "/api/try-out")
+    post(opened, "/api/withdraw", {"kind": "capture"})
+    assert opened.get("/api/try-out/replay").status_code == 409
+
+
+def test_markers_are_answered_with_the_cameras_time(opened: TestClient, wearable: StandingWearable) -> None:
+    answer = post(opened, "/api/markers", {"text": "stimulus 3", "source": "psychopy"})
+    assert answer.json()["device_us"] == 1_234_567
+    assert datetime.datetime.fromisoformat(answer.json()["utc"]).tzinfo is not None
+    assert wearable.calls[-1] == "marker stimulus 3 psychopy"
+    assert post(opened, "/api/markers", {"text": ""}).status_code == 422
+
+
+def test_a_changed_text_is_asked_again(opened: TestClient, wearable: StandingWearable) -> None:
+    old = tuple(Consent(one.kind, "demo-0", one.given) for one in wearable.state.consents)
+    wearable.change(consents=old)
+    assert opened.get("/").headers["location"] == "/consent"
+    text = opened.get("/consent").text
+    assert "The text has changed" in text and " checked" not in text
+    post(opened, "/api/consents", {"kinds": ["capture"], "version": "demo-2"})
+    assert [(one.kind, one.version) for one in wearable.state.consents] == [("capture", "demo-2")]
+    assert opened.get("/").status_code == 200
+
+
+def test_a_copy_of_the_consent_says_what_was_agreed_to(opened: TestClient) -> None:
+    post(opened, "/api/withdraw", {"kind": "export"})
+    copy = opened.get("/consent/copy")
+    assert copy.headers["content-disposition"] == 'attachment; filename="consent-demo-2-en.txt"'
+    assert "Recording: yes, " in copy.text and "Recordings for researchers: no" in copy.text
+    assert "SHA-256" in copy.text and "What cannot be undone" in copy.text
+
+
+def test_a_locked_wearable_opens_by_its_words_alone(opened: TestClient) -> None:
+    post(opened, "/api/lock")
+    for path in ("/", "/history", "/label/s0", "/privacy", "/consent", "/export.zip"):
+        assert opened.get(path).headers["location"] == "/unlock", path
+    assert post(opened, "/api/unlock", {"words": "guess"}).status_code == 409
+    assert post(opened, "/api/unlock", {"words": RECOVERY}).status_code == 200
+    assert opened.get("/").status_code == 200
+
+
+def test_everything_is_downloaded_or_refused_in_words(opened: TestClient) -> None:
+    answer = opened.get("/export.zip")
+    assert (answer.content, answer.headers["content-type"]) == (b"PKrest", "application/zip")
+    assert answer.headers["content-disposition"].startswith('attachment; filename="w-7k3m-')
+    post(opened, "/api/withdraw", {"kind": "capture"})  # the stand-in's reason to refuse
+    refused = opened.get("/export.zip")
+    assert refused.status_code == 409 and "You have not agreed to this" in refused.text
+
+
+def test_without_a_passphrase_nothing_is_locked(paired: TestClient, wearable: StandingWearable) -> None:
+    assert post(paired, "/api/set-up", {"kinds": [], "version": "demo-2", "passphrase": None}).json() == {
+        "recovery": None
+    }
+    assert post(paired, "/api/lock").json()["said"] == "Without a passphrase there is nothing to lock."
+    assert wearable.state.stage == "open"
+
+
+def test_forgetting_needs_the_wearers_code_and_unpairs(opened: TestClient, wearable: StandingWearable) -> None:
+    refused = post(opened, "/api/forget", {"wearer": "somebody"})
+    assert refused.json()["said"] == "This cannot be done: The code does not fit. Nothing was deleted."
+    assert "forget" not in wearable.calls
+    assert post(opened, "/api/forget", {"wearer": " W-7K3M "}).status_code == 200
+    assert wearable.calls[-1] == "forget"
+    assert opened.get("/welcome").status_code == 401
+
+
+def test_the_page_speaks_the_phones_language(opened: TestClient, wearable: StandingWearable) -> None:
+    german = {"Accept-Language": "de-AT,de;q=0.9"}
+    assert '<html lang="de">' in opened.get("/", headers=german).text
+    assert "Aufnahme starten" in opened.get("/", headers=german).text
+    assert post(opened, "/api/unlock", {"words": ""}, **german).json()["said"].startswith("Das Gerät ist gesperrt")
+    assert opened.post("/api/language", json={"language": "de"}).status_code == 200
+    assert "Aufnahme starten" in opened.get("/").text
+    assert opened.post("/api/language", json={"language": "../x"}).status_code == 422
+
+
+def test_what_cannot_be_replayed_any_more_can_still_be_named(opened: TestClient, wearable: StandingWearable) -> None:
+    wearable.add("s0", 15, raw_deleted=True, raw_until=None)
+    text = opened.get("/label/s0").text
+    assert "The label can still be changed" in text and "canvas" not in text
+    assert opened.get("/api/replay/s0?from_us=0&to_us=1000000").status_code == 404
+    assert opened.get("/label/nope").status_code == 404
+
+
+def test_the_wearer_can_go_back_when_there_is_something_to_go_back_to(
+    opened: TestClient, wearable: StandingWearable
+) -> None:
+    keep, take = '<button type="button" id="keep-model">', '<button type="button" id="take-model">'
+    for newer, before, worse, shown in (
+        (None, None, False, []),
+        ("9c" * 6, None, True, [take, "it is worse"]),
+        ("9c" * 6, None, False, [take, "You chose to keep yours"]),
+        (None, "3f" * 6, False, [keep, "which is kept: <code>3f3f3f3f</code>"]),
+    ):
+        wearable.change(model=ModelChoice("ab" * 6, newer, before, worse, "19 of 24"))
+        text = opened.get("/live").text
+        assert "19 of 24" in text and all(one in text for one in shown)
+        assert [one in text for one in (keep, take)] == [one in shown for one in (keep, take)]
+
+
+def test_what_it_learned_is_shown(opened: TestClient, wearable: StandingWearable) -> None:
+    assert "Nothing yet" in opened.get("/live").text
+    last = LastLesson(now(), 12, "learned", 20, 9, 14)
+    wearable.change(learning=Learning("nothing", 0, (), last))
+    text = opened.get("/live").text
+    assert "learned last: 12" in text and "it recognises 14, before 9" in text and "Nothing yet" not in text
+    wearable.change(learning=Learning("paused", 3, ("a recording runs",), last))
+    text = opened.get("/live").text
+    assert "stands still" in text and "a recording runs" in text and "it recognises 14" in text
+
+
+def test_what_would_have_to_go_is_named_on_the_first_screen(
+    opened: TestClient, wearable: StandingWearable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wearable.change(refusal="label-first", no_room="label or delete 3f9c of 2026-11-21")
+    assert "label or delete 3f9c" in opened.get("/").text
+
+    async def refuse() -> str:
+        raise LabelFirst("label or delete 3f9c of 2026-11-21")
+
+    monkeypatch.setattr(wearable, "start_recording", refuse)
+    assert "label or delete 3f9c" in post(opened, "/api/record/start").json()["said"]
+
+
+def test_every_text_finds_its_place(opened: TestClient, wearable: StandingWearable) -> None:
+    """Each screen renders with everything that it can show."""
+    wearable.add("s0", 45, state="partial")
+    wearable.add("s1", 15)
+    post(opened, "/api/label", {"span": 2, "label": "skip", "intensity": None})
+    wearable.ask("s0")
+    wearable.recognise()
+    wearable.change(clock_set=False, camera=None, refusal="label-first")
+    assert "Questions that wait" in opened.get("/").text and "Camera not seen" in opened.get("/").text
+    assert "Happiness" in opened.get("/live").text and "3f3f3f3f" in opened.get("/live").text
+    assert "Later" in opened.get("/questions").text
+    assert "Ended early" in opened.get("/history").text and "Skip" in opened.get("/history").text
+    post(opened, "/api/questions/snooze", {"prompt": 1})
+    assert wearable.state.prompts == 0
+
+
+def test_the_privacy_page_says_what_the_server_was_told(opened: TestClient, wearable: StandingWearable) -> None:
+    assert 'id="left"' not in opened.get("/privacy").text
+    asked = Goodbye("withdraw", "w-5x", "fleet:8443", "2026-11-20")
+    wearable.change(left=asked)
+    assert "Waiting for the server since 2026-11-20" in opened.get("/privacy").text
+    wearable.change(left=replace(asked, answered="2026-11-21", receipt={"client_id": "w-5x", "state": "<withdrawn>"}))
+    said = opened.get("/privacy", headers={"Accept-Language": "de"}).text
+    assert "Der Server weiß seit 2026-11-21" in said and "w-5x" in said and "<withdrawn>" not in said
+    assert "neu einladen" in said
+    wearable.change(left=replace(asked, answered="2026-11-21", refused="this key is not enrolled"))
+    assert "refused: this key is not enrolled" in opened.get("/privacy").text
+
+
+INVITATION = f"mcoe-invitation:fleet.example.org:8443/{'0a' * 32}/{'t' * 32}/w-5x"
+
+
+def test_a_wearer_in_no_fleet_joins_one_with_the_line_that_was_pasted(
+    opened: TestClient, wearable: StandingWearable, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert '<form id="join">' in opened.get("/privacy").text and 'id="member"' not in opened.get("/privacy").text
+    assert post(opened, "/api/join", {"line": f"  {INVITATION}\n"}, "k" * 32).json() == {}
+    assert post(opened, "/api/join", {"line": INVITATION}, "k" * 32).json() == {}, "its answer was lost on the way"
+    assert wearable.joined == Invitation.from_line(INVITATION) and wearable.calls.count("join") == 1
+    assert '<form id="join">' not in opened.get("/privacy").text and 'id="member"' in opened.get("/privacy").text
+    assert "t" * 32 not in caplog.text + opened.get("/privacy").text
+
+
+def test_a_wearable_that_was_reported_lost_says_so_and_how_it_comes_back(
+    opened: TestClient, wearable: StandingWearable
+) -> None:
+    assert 'id="lost"' not in opened.get("/privacy").text
+    wearable.change(lost=True)
+    said = opened.get("/privacy", headers={"Accept-Language": "de"}).text
+    assert "verloren" in said and '<form id="join">' in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("", "This is no invitation"), ("https://fleet.example.org", "This is no invitation"),
+     (INVITATION.replace(":8443", ":port"), "This is no invitation"), (INVITATION + " x", "This is no invitation")],
+)  # fmt: skip
+def test_what_is_no_invitation_is_refused_in_words(
+    opened: TestClient, wearable: StandingWearable, line: str, said: str
+) -> None:
+    answer = post(opened, "/api/join", {"line": line})
+    assert answer.status_code == 409 and said in answer.json()["said"] and wearable.joined is None
+    german = post(opened, "/api/join", {"line": line}, **{"Accept-Language": "de"})
+    assert "Das ist keine Einladung" in german.json()["said"]
+
+
+@pytest.mark.parametrize("kind", ["learning", "updates"])
+def test_nobody_joins_without_having_agreed(opened: TestClient, wearable: StandingWearable, kind: str) -> None:
+    post(opened, "/api/withdraw", {"kind": kind})
+    answer = post(opened, "/api/join", {"line": INVITATION})
+    assert (answer.status_code, answer.json()["fault"]) == (409, "ConsentMissing") and wearable.joined is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "said", "gesagt"),
+    [
+        (EnrolmentRefused("this invitation has expired"), "did not take this wearable (this inv", "nimmt dieses Gerät"),
+        (ServerUnreachable("no answer from 10.0.0.5"), "server is not reached", "nicht erreichbar"),
+        (OutputExists("it is a member"), "This wearable belongs to a fleet", "gehört zur Gruppe"),
+    ],
+)
+def test_why_it_could_not_join_is_said_in_the_wearers_language(
+    opened: TestClient, wearable: StandingWearable, monkeypatch: pytest.MonkeyPatch, fault: McoeError, said: str,
+    gesagt: str,
+) -> None:  # fmt: skip
+    async def refuse(invitation: Invitation) -> None:
+        raise fault
+
+    monkeypatch.setattr(wearable, "join", refuse)
+    answers = [post(opened, "/api/join", {"line": INVITATION}, **{"Accept-Language": one}) for one in ("en", "de")]
+    for answer, expected in zip(answers, (said, gesagt), strict=True):
+        assert answer.status_code == 409 and expected in answer.json()["said"]
+        assert len(answer.json()["said"].splitlines()) == 1

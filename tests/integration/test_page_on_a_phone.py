@@ -1,0 +1,264 @@
+"""The page in a real browser on a stand-in wearable: hands, keyboards, lost connections, zoom, languages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from phone import Phone, a_phone
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from client.consent_text import read_consent_text
+from client.page.pairing import Pairing
+from client.page.serve import serve_page
+from client.page.settings import PageSettings
+from client.page.wearable_protocol import ModelChoice
+from mcoe_model.data.geometry import Geometry
+from mcoe_model.errors import Locked
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "client"))  # the stand-in lies beside the page's own tests
+
+from standing_wearable import StandingWearable
+
+SCREENS = (
+    "/",
+    "/history",
+    "/live",
+    "/privacy",
+    "/questions",
+    "/fit",
+    "/try",
+    "/ready",
+    "/consent",
+    "/label/s0",
+    "/label/s9",
+)
+
+
+@dataclass(frozen=True)
+class Walk:
+    phone: Phone
+    wearable: StandingWearable
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
+    """A paired phone, and the wearable behind the page, which runs in a thread."""
+    folder = tmp_path_factory.mktemp("page")
+    made: dict[str, object] = {}
+    begun = threading.Event()
+
+    async def serve() -> None:
+        stopping = asyncio.Event()
+        wearable = StandingWearable()
+        await wearable.set_up(None, ["capture", "labels", "learning"], read_consent_text(None, "en"))
+        made.update(wearable=wearable, stopping=stopping, loop=asyncio.get_running_loop())
+
+        def ready(port: int) -> None:
+            made["port"] = port
+            begun.set()
+
+        await serve_page(wearable, PageSettings(folder, "127.0.0.1", 0), stopping, ready)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert begun.wait(60)
+    try:
+        with a_phone(f"https://localhost:{made['port']}", folder) as phone:
+            phone.open(f"/pair#{Pairing(folder).code()}")
+            phone.press("#pair .primary")
+            phone.until_at("/")
+            yield Walk(phone, made["wearable"])  # type: ignore[arg-type]
+    finally:
+        made["loop"].call_soon_threadsafe(made["stopping"].set)  # type: ignore[attr-defined]
+        thread.join(60)
+
+
+def test_the_square_is_moved_by_hand_by_keyboard_and_by_sliders(walk: Walk) -> None:
+    phone = walk.phone
+    phone.open("/fit")
+    phone.until(lambda: "Looks good" in phone.text("#checks"))
+    phone.until(lambda: float(phone.find("#fit").get_attribute("data-rate")) >= 3)  # ten, where nothing else runs
+    phone.find("#square").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP, "-", "-", "-")
+    keyed = [phone.find(f"#{name}").get_attribute("value") for name in ("x", "y", "side")]
+    assert keyed == ["60", "11", "234"]
+    ActionChains(phone.chrome).drag_and_drop_by_offset(phone.find("#corner"), -60, -60).perform()
+    ActionChains(phone.chrome).drag_and_drop_by_offset(phone.find("#square"), 10, 5).perform()
+    phone.find("#rotation").send_keys(Keys.ARROW_RIGHT)
+    phone.choose("#eye-left")
+    phone.press("#fit > .primary")
+    phone.until_at("/")
+    chosen = walk.wearable.state.geometry
+    assert chosen.side == pytest.approx(234 - 60 * 346 / 354, abs=2)
+    assert (chosen.x, chosen.y) == (pytest.approx(60 + 10 * 346 / 354, abs=2), pytest.approx(11 + 5 * 346 / 354, abs=2))
+    assert (chosen.rotation, chosen.eye) == (1, "left")
+    phone.open("/fit")
+    phone.find("#square").send_keys(*[Keys.SHIFT + Keys.ARROW_LEFT] * 20)
+    phone.until(lambda: "outside the square" in phone.text("#checks"))
+    walk.wearable.change(geometry=Geometry())
+
+
+def test_a_label_given_without_a_connection_arrives_once(walk: Walk) -> None:
+    phone, wearable = walk.phone, walk.wearable
+    wearable.add("s1", 15)
+    phone.open("/label/s1")
+    phone.until(lambda: phone.find("#label").get_attribute("data-loaded"))
+    phone.offline(True)
+    phone.choose("#answer-surprise")
+    phone.press("#answer > .primary")
+    phone.until(lambda: "Kept on this phone" in phone.text("#connection"))
+    assert json.loads(phone.chrome.execute_script("return localStorage['mcoe-forms']"))[0]["path"] == "/api/label"
+    assert "label" not in wearable.calls
+    phone.offline(False)
+    phone.until(lambda: phone.text("#guess-model") == "The wearable took it for: Sadness. What you say counts.")
+    assert (wearable.sessions["s1"].spans[0].label, wearable.calls.count("label")) == ("surprise", 1)
+    assert phone.chrome.execute_script("return localStorage['mcoe-forms']") == "[]"
+
+    phone.offline(True)  # and now the phone is put away before the connection is back
+    phone.press("#undo")
+    phone.until(lambda: "Kept on this phone" in phone.text("#connection"))
+    phone.chrome.get("about:blank")
+    phone.offline(False)
+    phone.open("/live")
+    phone.until(lambda: wearable.calls.count("undo") == 1)
+    assert wearable.sessions["s1"].spans[0].label is None
+    phone.until(lambda: phone.chrome.execute_script("return localStorage['mcoe-forms']") == "[]")
+
+
+def test_a_label_for_a_locked_wearable_waits_on_the_phone(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*form: object) -> None:
+        raise Locked("locked")
+
+    phone, wearable = walk.phone, walk.wearable
+    wearable.add("s3", 15)
+    phone.open("/label/s3")
+    phone.until(lambda: phone.find("#label").get_attribute("data-loaded"))
+    with monkeypatch.context() as locked:
+        locked.setattr(wearable, "label", refuse)
+        phone.choose("#answer-fear")
+        phone.press("#answer > .primary")
+        phone.until(lambda: "Kept on this phone until it can be done: 1" in phone.text("#said"))
+        (kept,) = json.loads(phone.chrome.execute_script("return localStorage['mcoe-forms']"))
+        assert kept["path"] == "/api/label"
+    phone.open("/live")
+    phone.until(lambda: wearable.sessions["s3"].spans[0].label == "fear")
+    phone.until(lambda: phone.chrome.execute_script("return localStorage['mcoe-forms']") == "[]")
+
+
+def test_a_part_of_a_long_recording_is_chosen_and_labelled(walk: Walk) -> None:
+    phone, wearable = walk.phone, walk.wearable
+    wearable.add("s2", 90, spans=())
+    phone.open("/label/s2")
+    phone.until(lambda: phone.find("#label").get_attribute("data-loaded"))
+    assert int(phone.find(".place").get_attribute("max")) == 900, "thirty seconds are shown at a time"
+    phone.find("#to").send_keys(*[Keys.ARROW_LEFT] * 20)
+    phone.find("#from").send_keys(*[Keys.ARROW_RIGHT] * 50)
+    phone.press("#do-add")
+    phone.until(lambda: "span=" in phone.path)
+    assert wearable.calls.count("preview_span") < 35, "not for each of the 70 keys"
+    (span,) = wearable.sessions["s2"].spans
+    assert (span.start_us, span.end_us) == (5_000_000, 28_000_000)
+    phone.until(lambda: phone.text(".at").startswith("5.0"))
+    phone.choose("#answer-skip")
+    phone.press("#answer > .primary")
+    phone.until(lambda: phone.text("#guess-said") == "Saved: Skip")
+    assert wearable.sessions["s2"].spans[0].label == "skip"
+
+
+def test_a_form_that_the_wearable_fails_at_does_not_hold_up_the_next(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError("a fault of the program")
+
+    phone, wearable = walk.phone, walk.wearable
+    wearable.recognise()
+    monkeypatch.setattr(wearable, "take_model", fail)
+    phone.open("/live")
+    phone.press("#take-model")
+    phone.until(lambda: "Something failed" in phone.text(".wrong"))
+    assert not phone.find("#keep-model").is_displayed(), "it runs: there is nothing to go back to"
+    wearable.change(model=ModelChoice("9c" * 8, None, "3f" * 8, False, ""))
+    phone.until(lambda: phone.find("#keep-model").is_displayed() and not phone.find("#take-model").is_displayed())
+    phone.press("#keep-model")
+    phone.until(lambda: "keep_model" in wearable.calls)
+    phone.until(lambda: phone.chrome.execute_script("return localStorage['mcoe-forms']") == "[]")
+
+
+def test_starting_without_a_connection_is_given_up_and_never_done_later(walk: Walk) -> None:
+    phone, wearable = walk.phone, walk.wearable
+    phone.open("/")
+    phone.until(lambda: phone.find("#start").is_enabled())
+    phone.offline(True)
+    phone.press("#start")
+    phone.until(lambda: "did not answer" in phone.text(".wrong"))
+    phone.offline(False)
+    phone.open("/")
+    assert wearable.state.recording is None and "start" not in wearable.calls
+
+
+def test_whether_it_records_cannot_be_missed(walk: Walk) -> None:
+    phone = walk.phone
+    phone.open("/")
+    phone.press("#start")
+    phone.until(lambda: "RECORDING" in phone.text("#strip"))
+    phone.until(lambda: phone.chrome.title.startswith("●") and phone.find("#stop").is_displayed())
+    assert phone.chrome.switch_to.active_element.get_attribute("id") == "stop", "the focus is on what ends it"
+    phone.open("/history")
+    phone.until(lambda: "RECORDING" in phone.text("#strip"))
+    phone.open("/privacy")
+    phone.press("[data-kind=capture] .withdraw")
+    phone.until(lambda: "Not recording" in phone.text("#strip"))
+    phone.open("/")
+    assert "you have not agreed" in phone.text("#refusals")
+    phone.until(lambda: not phone.find("#start").is_enabled() and not phone.find("#save-last").is_enabled())
+    phone.open("/privacy")
+    phone.press("[data-kind=capture] .agree")
+    phone.until(lambda: phone.find("[data-kind=capture] .withdraw").is_displayed())
+
+
+def test_the_order_of_the_focus_is_that_of_the_screen(walk: Walk) -> None:
+    phone = walk.phone
+    phone.open("/")
+    phone.until(lambda: phone.find("#start").is_enabled())
+    reached = []
+    for _ in range(8):
+        ActionChains(phone.chrome).send_keys(Keys.TAB).perform()
+        one = phone.chrome.switch_to.active_element
+        reached.append(one.get_attribute("id") or one.text)
+        hidden = (
+            "const r = arguments[0].getBoundingClientRect(); const t = document.elementFromPoint(r.x + r.width / 2, "
+        )
+        hidden += "r.y + r.height / 2); return arguments[0] !== t && !arguments[0].contains(t)"
+        assert not phone.chrome.execute_script(hidden, one), f"{reached[-1]} has the focus behind something else"
+    assert reached[:3] == ["To the content", "save-last", "start"]
+    assert "Today" in reached
+
+
+@pytest.mark.parametrize(("language", "zoom"), [("en", 1), ("de", 1), ("de", 2)])
+def test_every_screen_fits_can_be_tapped_and_read_out(walk: Walk, language: str, zoom: int) -> None:
+    phone, wearable = walk.phone, walk.wearable
+    wearable.add("s0", 45, state="partial")
+    wearable.add("s9", 15, raw_deleted=True)
+    wearable.recognise()
+    phone.complaints()  # of the tests before, which cut the connection
+    phone.zoom(zoom)
+    phone.open("/privacy")
+    phone.press(f"[data-language={language}]")
+    phone.until(lambda: phone.find("html").get_attribute("lang") == language)
+    for screen in SCREENS:
+        phone.open(screen)
+        if screen == "/label/s0":
+            phone.press("#trim summary")
+        phone.look(f"{language}-{zoom}-{screen.strip('/').replace('/', '-') or 'today'}")
+        loaded = phone.chrome.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
+        assert loaded and all(name.startswith((phone.address, "data:")) for name in loaded), loaded
+    phone.zoom(1)
+    assert phone.complaints() == []

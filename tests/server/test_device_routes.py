@@ -1,0 +1,133 @@
+"""The device routes without a server around them: what a setting closes, and leaving while a round is open."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.testclient import TestClient
+from toy_fleet import enlist, honest_reply, toy_engine
+
+from mcoe_model.signed_request import public_pem, sign
+from server.acceptance import Accepted, Rejected
+from server.device_routes import device_routes
+from server.experiments import Experiments
+from server.fleet import Fleet
+from server.paths import ServerPaths
+from server.registry import Registry, utc_now
+from server.registry.database import open_database, sqlite_url
+
+
+@pytest.mark.parametrize("enrolment", [True, False])
+def test_the_setting_closes_enrolment_also_while_an_invitation_is_open(tmp_path: Path, enrolment: bool) -> None:
+    registry = Registry(open_database(sqlite_url(tmp_path / "registry.sqlite")), "fleet")
+    registry.invite("a", "hash", utc_now() + datetime.timedelta(hours=1))
+    experiments = Experiments([Fleet(registry, ServerPaths(tmp_path), "127.0.0.1:1")])
+    routes = device_routes(
+        experiments, tmp_path, tmp_path / "used", lambda refusal: None, enrolment=enrolment, forgetting="keep"
+    )
+    path, body = "/v1/device/enrol", json.dumps({"token": "guess" * 6}).encode()
+    headers = sign(ec.generate_private_key(ec.SECP384R1()), "POST", path, body)
+    answer = TestClient(routes).post(path, content=body, headers=headers)
+    assert answer.status_code == 403
+    assert ("enrols nobody" in answer.json()["error"]) is not enrolment
+    registry.engine.dispose()
+
+
+class Wearer:
+    """Client a of a toy fleet, with a key of its own, before the routes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.engine = toy_engine(folder)
+        enlist(self.engine, *"bc")
+        self.registry, self.key = self.engine.registry, ec.generate_private_key(ec.SECP384R1())
+        self.registry.add_client("a", public_pem(self.key), None)
+        self.fleet = Fleet(self.registry, ServerPaths(folder), "127.0.0.1:1")
+        self._folder = folder
+
+    def ask(self, method: str, way: str, experiments: Experiments | None = None) -> tuple[int, dict[str, object]]:
+        served, used = experiments or Experiments([self.fleet]), self._folder / "used"
+        routes = device_routes(served, self._folder, used, lambda refusal: None, enrolment=True, forgetting="keep")
+        path = f"/v1/device/{way}"
+        answer = TestClient(routes).request(method, path, headers=sign(self.key, method, path))
+        return answer.status_code, answer.json()
+
+    def said(self) -> list[str]:
+        return [event.kind for event in self.registry.events(100) if event.client_id == "a"]
+
+
+@pytest.fixture
+def wearer(tmp_path: Path) -> Iterator[Wearer]:
+    made = Wearer(tmp_path)
+    yield made
+    made.registry.engine.dispose()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_who_withdraws_while_a_round_is_open_is_not_in_it(wearer: Wearer, answered: bool) -> None:
+    engine = wearer.engine
+    current = engine.open(("a", "b", "c"))
+    for client in "abc" if answered else "bc":
+        assert isinstance(engine.receive(current, honest_reply(current.expectation, client)), Accepted)
+    assert wearer.ask("POST", "withdraw") == (200, {"client_id": "a", "state": "withdrawn"})
+    if not answered:
+        late = engine.receive(current, honest_reply(current.expectation, "a"))
+        assert late == Rejected("the round is over, or its client has left the fleet")
+    assert len(list(engine.spool.rglob("*.safetensors"))) == 2
+    assert engine.finish(current) is not None
+    assert wearer.registry.outlook("a").descendants == ()
+
+
+def test_who_withdraws_when_it_was_summed_is_in_the_trail_and_so_are_the_models_that_it_went_into(
+    wearer: Wearer,
+) -> None:
+    current = wearer.engine.open(("a", "b"))
+    for client in "ab":
+        wearer.engine.receive(current, honest_reply(current.expectation, client))
+    wearer.engine.finish(current)
+    assert wearer.ask("POST", "withdraw")[0] == 200
+    assert wearer.said()[0] == "client withdrawn"
+    assert [model.version for model in wearer.registry.outlook("a").descendants] == [2]
+
+
+def test_leaving_may_be_repeated_and_who_withdrew_may_be_forgotten(wearer: Wearer) -> None:
+    first = wearer.ask("POST", "withdraw")
+    assert wearer.ask("POST", "withdraw") == first and wearer.said().count("client withdrawn") == 1
+    assert wearer.ask("GET", "model")[0] == 403
+    status, receipt = wearer.ask("POST", "forget")
+    assert (status, receipt["client_id"], receipt["choice"]) == (200, "a", None)
+    for way in ("forget", "withdraw"):
+        assert wearer.ask("POST", way) == (403, {"error": "this key is not enrolled"})
+
+
+@pytest.mark.parametrize("way", ["withdraw", "forget"])
+def test_a_revoked_key_asks_for_nothing(wearer: Wearer, way: str) -> None:
+    wearer.registry.revoke("a")
+    assert wearer.ask("POST", way)[0] == 403
+    assert wearer.registry.client("a").state == "revoked"
+
+
+@pytest.mark.parametrize("way", ["withdraw", "forget"])
+def test_who_leaves_an_experiment_that_is_paused_is_to_ask_again(wearer: Wearer, way: str) -> None:
+    other = Fleet(Registry(wearer.registry.engine, "other"), ServerPaths(Path("none")), "127.0.0.1:1")
+    assert wearer.ask("POST", way, Experiments([other]))[0] == 503
+    assert wearer.registry.client("a").state == "enrolled"
+
+
+@pytest.mark.parametrize(("lost", "status"), [(True, 410), (False, 403)])
+def test_a_wearable_that_was_reported_lost_is_told_so_and_may_not_ask_to_be_let_go(
+    wearer: Wearer, lost: bool, status: int
+) -> None:
+    wearer.registry.revoke("a", lost=lost)
+    assert wearer.said()[0] == ("client lost" if lost else "client revoked")
+    assert wearer.ask("GET", "model")[0] == status
+    for way in ("withdraw", "forget"):
+        assert wearer.ask("POST", way) == (403, {"error": "this key is not enrolled"})
+    assert wearer.registry.client("a").state == ("lost" if lost else "revoked")
+    stranger = ec.generate_private_key(ec.SECP384R1())
+    wearer.key = stranger
+    assert wearer.ask("GET", "model")[0] == 403
