@@ -1,7 +1,8 @@
 """The wearable's connection: Flower's SuperNode as a supervised child, and an executor that runs the installed app.
 
-The one place on the client's side that touches private modules of Flower, pinned to flwr==1.41.0. Whatever code a
-server ships with a run is never unpacked or imported: tasks are handed to the ClientApp that is installed here.
+With `client.supernode`, the one place on the client's side that touches private modules of Flower, pinned to
+flwr==1.41.0. Whatever code a server ships with a run is never unpacked or imported: tasks are handed to the ClientApp
+that is installed here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.serde import context_from_proto
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node as FlowerNode
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
@@ -40,11 +42,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    ObjectUnavailableError,
-    pull_and_inflate_object_from_tree,
-)
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -53,14 +51,13 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.retry import RetryInvoker, constant
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
 from client.radio import Radio
 from mcoe_model.files import write_bytes
-from mcoe_model.workers import child_environment, end_with_parent
+from mcoe_model.workers import child_environment
 
 #: What the SuperNode must find in its environment: it calls nobody but the server.
 QUIET = {
@@ -73,8 +70,6 @@ QUIET = {
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 15.0)
 #: Seconds between two looks for a change of the fleet's authority.
 REFRESH_S = 3600.0
-#: Seconds without any part of a message after which its task is given up.
-STALLED_S = 60.0
 #: Seconds between two looks for a task.
 POLL_S = 0.2
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
@@ -135,7 +130,7 @@ class Node:
     def _keep_running(self, port: int, secret_file: Path) -> None:
         """Start the SuperNode again whenever it ends, waiting longer each time; SIGTERM makes it leave at once."""
         command = [
-            sys.executable, "-m", "client.node",
+            sys.executable, "-m", "client.supernode",
             "--superlink", self._connection.address,
             "--root-certificates", str(self._connection.authority),
             "--auth-supernode-private-key", str(self._connection.key),
@@ -234,7 +229,13 @@ class Node:
 
     def _run_task(self, address: str, token: str) -> None:
         with _task(address, token) as client:
-            message, context = _pull_input(client)
+            try:
+                message, context = _pull_input(client)
+            except (ObjectPullError, httpx.HTTPStatusError) as fault:
+                if _given_up(fault):
+                    log.info("the SuperNode gave a message up: its sender was killed, or its run has ended")
+                    return
+                raise
             self._node_id = context.node_id
             status, details = SubStatus.COMPLETED, ""
             try:
@@ -261,36 +262,43 @@ def _task(address: str, token: str) -> Iterator[RuntimeHttpClient]:
 
 
 def _pull_input(client: RuntimeHttpClient) -> tuple[Message, Context]:
-    """The task's message and context. Raises ObjectPullError when no part of the message has arrived for STALLED_S.
+    """The task's message and context, as soon as the SuperNode has the message whole.
 
-    The SuperNode may still be fetching the message, or have given up on it because its run has ended: it does not say.
+    Raises a fault that `_given_up` knows when the SuperNode has given the message up, and with it the task.
     """
     given = client.PullTaskInput(PullTaskInputRequest())
     context = context_from_proto(given.context)
     TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
     TaskIdentity.node_id = context.node_id
-    tree = client.PullMessages(PullAppMessagesRequest()).message_object_trees[0]
+    tree = _announced(client)
     node = FlowerNode(node_id=context.node_id)
     pull = make_pull_object_fn_protobuf(client.PullObject, node, context.run_id)
-    arrived = time.monotonic()
-
-    def pull_or_stall(object_id: str) -> bytes:
-        nonlocal arrived
-        try:
-            content = pull(object_id)
-        except ObjectUnavailableError as fault:
-            if time.monotonic() - arrived > STALLED_S:
-                raise ObjectPullError(object_id, f"nothing arrived for {STALLED_S:.0f} s") from fault
-            raise
-        arrived = time.monotonic()
-        return content
-
     confirm = make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, context.run_id)
     message = pull_and_inflate_object_from_tree(
-        tree, pull_or_stall, confirm, return_type=Message, initial_backoff=0.05, backoff_cap=1.0
+        tree,
+        pull,
+        confirm,
+        return_type=Message,
+        max_time=None,
+        max_tries_per_object=None,
+        initial_backoff=0.05,
+        backoff_cap=1.0,
     )
     message.metadata.__dict__["_message_id"] = tree.object_id
     return message, context
+
+
+def _given_up(fault: ObjectPullError | httpx.HTTPStatusError) -> bool:
+    """Whether it says that a task's message is gone, or that the task is: its token counts no more."""
+    return isinstance(fault, ObjectPullError) or fault.response.status_code == httpx.codes.UNAUTHORIZED
+
+
+def _announced(client: RuntimeHttpClient) -> ObjectTree:
+    """The parts of the task's message. A SuperNode makes a task before it stores the task's message."""
+    while not (given := client.PullMessages(PullAppMessagesRequest())).message_object_trees:
+        time.sleep(0.05)
+    tree: ObjectTree = given.message_object_trees[0]
+    return tree
 
 
 def _beat(client: RuntimeHttpClient) -> bool:
@@ -316,8 +324,3 @@ def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-if __name__ == "__main__":  # the SuperNode itself, as a child that ends when its wearable's program does
-    end_with_parent()
-    flower_supernode()

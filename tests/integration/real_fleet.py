@@ -183,7 +183,7 @@ class Client:
 
     def supernode(self) -> int:
         """The process id of its SuperNode."""
-        found = subprocess.run(["pgrep", "-f", f"client.node .*{self.folder}/"], capture_output=True, text=True)
+        found = subprocess.run(["pgrep", "-f", f"client.supernode .*{self.folder}/"], capture_output=True, text=True)
         return int(found.stdout.split()[0])
 
     def trained(self) -> list[int]:

@@ -61,7 +61,7 @@ def test_a_supernode_with_a_key_that_is_not_enrolled_ends_and_is_no_node(front: 
     paths = ClientPaths(tmp_path)
     key = make_key(paths)
     node = Process(
-        tmp_path / "node.log", sys.executable, "-m", "client.node",
+        tmp_path / "node.log", sys.executable, "-m", "client.supernode",
         "--superlink", front.server.address, "--root-certificates", front.authority,
         "--auth-supernode-private-key", paths.key, "--isolation", "process", "--host", "127.0.0.1", "--port", 0,
     )  # fmt: skip

@@ -1,0 +1,106 @@
+"""A wearable's node over a real SuperLink: messages that never come whole, tasks that come before their message."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bare_link import Link
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
+from flwr.superlink.grid import http_grid
+from real_fleet import Process, wait_for
+
+from server.superlink.run import RunGrid
+
+CLIENT = """
+import signal, sys, threading
+from pathlib import Path
+
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from client.node import Connection, Node
+
+stopped, app = threading.Event(), ClientApp()
+
+@app.query()
+def answer(message, context):
+    return Message(RecordDict({"said": message.content["said"]}), reply_to=message)
+
+signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+folder = Path(sys.argv[3])
+Node(Connection(sys.argv[1], Path(sys.argv[2]), folder / "key", folder), app, stopped).run()
+"""
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
+    made = Link(tmp_path_factory.mktemp("link"))
+    yield made
+    made.process.end()
+
+
+@pytest.fixture
+def node(link: Link, tmp_path: Path) -> Iterator[Process]:
+    key = link.keys["a"].private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    (tmp_path / "key").write_bytes(key)
+    authority = link.paths.certificates / "ca.crt"
+    process = Process(tmp_path / "node.log", sys.executable, "-c", CLIENT, link.public, authority, tmp_path)
+    yield process
+    process.end()
+
+
+def send(grid: RunGrid, node: int, said: bytes) -> str:
+    array = Array(dtype="uint8", shape=(len(said),), stype="test", data=said)
+    content = RecordDict({"said": ArrayRecord({"bytes": array})})
+    (message_id,) = grid.push_messages([Message(content, dst_node_id=node, message_type=MessageType.QUERY)])
+    return str(message_id)
+
+
+def answer(grid: RunGrid, message_id: str, seconds: float) -> bytes:
+    found: list[Message] = []
+
+    def looked() -> bool:
+        found.extend(grid.pull_messages([message_id]))
+        return bool(found)
+
+    wait_for(looked, seconds, "an answer")
+    assert found[0].has_content(), found[0].error
+    return bytes(found[0].content.array_records["said"]["bytes"].data)
+
+
+def online(grid: RunGrid) -> int:
+    wait_for(lambda: len(list(grid.get_node_ids())) == 1, 60, "the node")
+    (found,) = grid.get_node_ids()
+    return found
+
+
+def test_a_message_whose_sender_was_killed_while_it_sent_holds_up_no_other(
+    link: Link, node: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with link.grid() as grid:
+        there = online(grid)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(http_grid, "push_objects", die)
+            send(grid, there, b"half of it")
+        for said in (b"first", b"second", b"third"):
+            assert answer(grid, send(grid, there, said), seconds=120) == said
+
+
+def test_many_messages_one_after_the_other_are_all_answered(link: Link, node: Process) -> None:
+    """A task is there a moment before its message is."""
+    with link.grid() as grid:
+        there = online(grid)
+        sent = {send(grid, there, said): said for said in (str(number).encode() for number in range(20))}
+        for message_id, said in sent.items():
+            assert answer(grid, message_id, seconds=60) == said
