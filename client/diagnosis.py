@@ -20,6 +20,7 @@ from client.control import ask
 from client.doctor import CHECKS, Premises
 from client.kept import kept_ids
 from client.leaving import Leaving
+from client.own_models import PLAIN, SEALED
 from client.sessions import Store
 from client.settings import ClientSettings, load_settings
 from client.wearers import Wearers
@@ -104,7 +105,8 @@ def _counted(folder: Path, settings: ClientSettings) -> dict[str, Any]:
     counts: dict[str, Any] = {"not_said_yet": len(leaving.waiting()), "receipts": len(leaving.receipts())}
     try:
         paths = Wearers(folder, finish=False).paths
-        counts |= {"outbox": len(kept_ids(paths.outbox)), "models": len(list(paths.models.glob("*.safetensors")))}
+        models = [path for path in paths.models.glob("[!.]*") if path.suffix in (PLAIN, SEALED)]
+        counts |= {"outbox": len(kept_ids(paths.outbox)), "models": len(models)}
         if paths.store.exists():
             with closing(Store(paths.store, paths.recordings, settings.rules())) as store:
                 counts |= store.counts()

@@ -214,7 +214,11 @@ def check_model(premises: Premises) -> Iterator[Finding]:
     """Whether there is a model that recognises, and whether its bytes are what its name says."""
     from client.serving import served_model
 
-    path = served_model(premises.paths)
+    path, unlocked = served_model(premises.paths, unlocked=False), served_model(premises.paths, unlocked=True)
+    own = "; the wearer's own is sealed, and recognises while unlocked" if unlocked != path else ""
+    if path is None and own:
+        yield Finding("model", "warning", f"no model of the fleet's{own}", "enrol, or import the model it began from")
+        return
     if path is None:
         remedy = "mcoe-client model import FILE, or enrol: then the fleet's arrives by itself"
         yield Finding("model", "warning", "none: recordings can be made, nothing is recognised", remedy)
@@ -223,7 +227,7 @@ def check_model(premises: Premises) -> Iterator[Finding]:
         _, card = read_model(path)
         if file_sha256(path) != path.stem:
             raise ModelInvalid("not the bytes of its name")
-        yield Finding("model", "ok", f"{card.generation.preset} {path.stem[:12]}, verified")
+        yield Finding("model", "ok", f"{card.generation.preset} {path.stem[:12]}, verified{own}")
     except McoeError:
         yield Finding(
             "model", "wrong", f"{path.stem[:12]} is damaged", "import it again, or delete it: it is fetched anew"

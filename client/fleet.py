@@ -34,9 +34,9 @@ from client.lesson_book import LessonBook
 from client.node import Connection, Node
 from client.offers import Offers
 from client.outbox import Outbox
+from client.own_models import settle_own_models
 from client.radio import Radio
 from client.running import Running
-from client.serving import fleet_model
 from client.session_clips import SessionClips
 from client.told import ToldFile
 from mcoe_model.errors import McoeError, ServerUnreachable, for_log
@@ -75,6 +75,7 @@ def run_fleet(paths: ClientPaths, keys: Keys | None = None) -> None:
         device = read_keyfile(paths.device_key) if paths.device_key.exists() else make_keyfile(paths.device_key)
         logging.info("updates are sealed with a key in a file, which protects nothing once the device is lost")
         keys = Keys.of(device)
+        settle_own_models(paths, keys.lessons)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
@@ -150,7 +151,7 @@ def _find_model(paths: ClientPaths, membership: Membership, stopped: threading.E
             refresh_authorities(paths, membership.address)
             return download_model(paths, membership.address)
         except ServerUnreachable as fault:
-            here = sorted(paths.models.glob("*.safetensors"), key=_preference)
+            here = sorted(paths.models.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
             if here:
                 logging.warning("%s", fault)
                 return here[-1]
@@ -159,11 +160,6 @@ def _find_model(paths: ClientPaths, membership: Membership, stopped: threading.E
             said = True
             stopped.wait(RETRY_S)
     return None
-
-
-def _preference(model: Path) -> tuple[bool, int]:
-    """The newest comes last; but one that was learned here goes as soon as a later one is, so the fleet's own do."""
-    return fleet_model(model) == model.stem, model.stat().st_mtime_ns
 
 
 def main() -> None:

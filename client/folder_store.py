@@ -6,25 +6,38 @@ from functools import cached_property
 from pathlib import Path
 
 from client.enrolment import ClientPaths
+from client.own_models import open_model
 from mcoe_model.data.cache import Clips, open_clips
 from mcoe_model.errors import DataMissing
 from mcoe_model.learning.features import cached_features
 from mcoe_model.learning.samples import PictureSamples, Samples
-from mcoe_model.learning.weights import load_model
+from mcoe_model.learning.weights import model_of
 from mcoe_model.model_file import ModelCard
 from mcoe_model.networks import MCOENet
 from mcoe_model.update import TRAIN_MODES, TrainMode
 
 
 class FolderStore:
-    """The sequences of one subject. ``model_file`` is a model of the fleet's generation."""
+    """The sequences of one subject. ``model_file`` is a model of the fleet's generation.
 
-    def __init__(self, paths: ClientPaths, client_id: str, clips: Path, subject: str, model_file: Path) -> None:
+    ``lessons_key`` opens one that was learned here (`client.own_models`).
+    """
+
+    def __init__(
+        self,
+        paths: ClientPaths,
+        client_id: str,
+        clips: Path,
+        subject: str,
+        model_file: Path,
+        lessons_key: bytes | None = None,
+    ) -> None:
         self.client_id = client_id
         self._paths = paths
         self._root = clips
         self._subject = subject
         self._model_file = model_file
+        self._lessons_key = lessons_key
 
     @property
     def learns(self) -> tuple[TrainMode, ...]:
@@ -51,7 +64,8 @@ class FolderStore:
 
     @cached_property
     def _model(self) -> tuple[MCOENet, ModelCard]:
-        return load_model(self._model_file)
+        tensors, card = open_model(self._model_file, self._lessons_key)
+        return model_of(tensors, card, self._model_file), card
 
     @cached_property
     def _clips(self) -> Clips:

@@ -10,7 +10,6 @@ keyed by what is learned and from which model; and nothing of it counts before t
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
@@ -26,17 +25,16 @@ from client.child_process import killed_with_parent, no_core_dump
 from client.learn_task import PAIR, PAIR_BYTES, NewClip, Task
 from client.lesson_book import Clip, LessonBook, Result, ResultFile, is_held_out
 from client.lesson_samples import samples_of
-from client.serving import LEARNED_HERE
+from client.own_models import LEARNED_HERE, open_model, seal_model
 from mcoe_model.data.cache import resized
 from mcoe_model.errors import DataInvalid, McoeError, for_log
-from mcoe_model.files import write_bytes
 from mcoe_model.learning.continual import continual_method
 from mcoe_model.learning.fine_tune import fine_tune, measure
 from mcoe_model.learning.replay import UNKNOWN_LIGHTING, ReplayMemory
 from mcoe_model.learning.replay_samples import exemplars_of
 from mcoe_model.learning.samples import encode_pictures
 from mcoe_model.learning.settings import FineTuneSettings, ReplaySettings
-from mcoe_model.learning.weights import load_model, tensors_of
+from mcoe_model.learning.weights import model_of, tensors_of
 from mcoe_model.model_file import model_bytes
 from mcoe_model.workers import end_with_parent, one_thread
 
@@ -45,15 +43,16 @@ SETTINGS, REPLAY = FineTuneSettings(epochs=10), ReplaySettings()
 
 
 class Learning:
-    """One task. Raises DataMissing, ModelInvalid for a model that cannot be read."""
+    """One task. Raises DataMissing, DataInvalid, ModelInvalid for a model that cannot be read."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._base = Path(task.model)
-        self._model, self._card = load_model(self._base)
-        key = bytes.fromhex(task.key)
-        self._book = LessonBook(Path(task.lessons), key, self._card.generation.id)
-        self._result = ResultFile(Path(task.lessons), key)
+        self._key = bytes.fromhex(task.key)
+        tensors, self._card = open_model(self._base, self._key)
+        self._model = model_of(tensors, self._card, self._base)
+        self._book = LessonBook(Path(task.lessons), self._key, self._card.generation.id)
+        self._result = ResultFile(Path(task.lessons), self._key)
 
     def encode(self, clip: NewClip, pictures: NDArray[np.uint8]) -> None:
         """Put a clip of pictures (N, 2, 90, 90) into the book. Raises DiskFull."""
@@ -115,13 +114,10 @@ class Learning:
         return found.without(gone).expire(self._task.day, REPLAY.days)
 
     def _write(self, clips: int) -> str:
-        """The model as a file named by its hash, as others are. Raises DiskFull."""
+        """The model as a sealed file named by its hash. Raises DiskFull."""
         of_fleet = self._card.trained_on.get("fleet_model", self._base.stem)
         card = self._card.child_of(self._base.stem, LEARNED_HERE, {"clips": clips, "fleet_model": of_fleet})
-        content = model_bytes(tensors_of(self._model), card)
-        sha256 = hashlib.sha256(content).hexdigest()
-        write_bytes(Path(self._task.models, f"{sha256}.safetensors"), content)
-        return sha256
+        return seal_model(Path(self._task.models), self._key, model_bytes(tensors_of(self._model), card), of_fleet)
 
 
 def read_task(given: BinaryIO) -> Learning:

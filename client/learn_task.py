@@ -18,7 +18,8 @@ PAIR_BYTES = 2 * PICTURE_SIZE**2
 
 @dataclass(frozen=True)
 class Task:
-    """``lessons`` is the lesson book's folder, ``key`` (hex) what it is sealed with; ``models`` is where models lie.
+    """``lessons`` is the lesson book's folder, ``key`` (hex) what it and the wearer's own models are sealed with;
+    ``models`` is where models lie.
 
     ``model`` is the file to begin from; ``learn`` names the clips to be learned; ``stand`` those of all labels that
     stand: the replay memory lets go of every other one. ``day``: today, counted from 1970.

@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from client.own_models import open_model
 from mcoe_model.data.cache import resized
 from mcoe_model.data.events import Pair
 from mcoe_model.edge import SPAN, Recognition, StreamingRecogniser, fold
 from mcoe_model.errors import ModelInvalid
-from mcoe_model.learning.weights import can_build, load_model
-from mcoe_model.model_file import Generation, read_card
+from mcoe_model.learning.weights import can_build, model_of
+from mcoe_model.model_file import Generation
 from mcoe_model.networks import MCOENet
 
 
@@ -35,20 +36,21 @@ class LiveModel:
     generation: Generation
 
 
-def load_live_model(path: Path) -> LiveModel:
-    """Read, check, fold and warm up a model.
+def load_live_model(path: Path, key: bytes | None = None) -> LiveModel:
+    """Read, check, fold and warm up a model; ``key`` opens one that was learned here (`client.own_models`).
 
-    Raises DataMissing, ModelInvalid for a file that is damaged, not finite, or of a generation that this program does
-    not know or whose pictures it does not make.
+    Raises DataMissing, DataInvalid, Locked, and ModelInvalid for a file that is damaged, not finite, or of a generation
+    that this program does not know or whose pictures it does not make.
     """
-    generation = read_card(path).generation
+    tensors, card = open_model(path, key)
+    generation = card.generation
     constants = astuple(generation.normalisation)
     if not can_build(generation):
         found = f"{generation.preset!r}, pictures of version {generation.preprocessing_version}"
         raise ModelInvalid(f"{path.name} is of another generation ({found}); update this program or take another model")
     if not all(map(math.isfinite, constants)) or min(constants[1], constants[3]) <= 0:
         raise ModelInvalid(f"{path.name} has no usable normalisation; fetch or train it again")
-    network = fold(load_model(path)[0])
+    network = fold(model_of(tensors, card, path))
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         raise ModelInvalid(f"{path.name} holds numbers that are not finite; fetch or train it again")
     with torch.inference_mode():  # a layer's first run is slow

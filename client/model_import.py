@@ -33,7 +33,7 @@ def import_model(paths: ClientPaths, file: Path) -> Imported:
     if not file.is_file():
         raise DataMissing(f"there is no model file {file}")
     preset = load_live_model(file).generation.preset
-    sha256, running, served = file_sha256(file), Running(paths.running), served_model(paths)
+    sha256, running, served = file_sha256(file), Running(paths.running), served_model(paths, unlocked=False)
     copy = paths.models / f"{sha256}.safetensors"
     write_bytes(copy, file.read_bytes())
     found = try_beside(paths, copy, served) if served is not None and served != copy else None

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from client.enrolment import ClientPaths, download_model, read_membership
+from client.own_models import PLAIN, fleet_model, is_own, model_path
 from client.running import Running
-from client.serving import fleet_model, try_beside
-from mcoe_model.errors import DataMissing, ModelInvalid, for_log
+from client.serving import try_beside
+from mcoe_model.errors import DataInvalid, DataMissing, ModelInvalid, for_log
 from mcoe_model.learning.weights import can_build
 from mcoe_model.model_file import file_sha256, read_card, read_model
 from mcoe_model.protocol import Offer, Refusal
@@ -49,8 +51,8 @@ class Offers:
         """The fleet's model that runs, or that the one which runs was learned from; empty for none."""
         runs = self.running.read().runs
         try:
-            return fleet_model(self._paths.models / f"{runs}.safetensors") if runs else ""
-        except (DataMissing, ModelInvalid):
+            return fleet_model(model_path(self._paths.models, runs)) if runs else ""
+        except (DataMissing, DataInvalid, ModelInvalid):
             return runs
 
     def hear(self, offer: Offer) -> None:
@@ -98,7 +100,7 @@ class Offers:
                 self.running.refuse(offer.sha256, refusal)
                 log.warning("model %s is refused: %s", offer.sha256[:12], refusal)
             return
-        found = try_beside(self._paths, path, self._fetch(state.runs), self._lessons_key) if state.runs else None
+        found = try_beside(self._paths, path, self._served(state.runs), self._lessons_key) if state.runs else None
         if not offer.canary:
             self._work_with(path)
         trial = found.in_words() if found else ""
@@ -108,9 +110,21 @@ class Offers:
         else:
             self.running.adopt(offer.sha256, trial)
             log.info("model %s runs from now on", offer.sha256[:12])
-        wanted = self.running.read().wanted | {self.resident.stem}
-        for other in self._paths.models.glob("*.safetensors"):
-            if other.stem not in wanted:
+        self._forget_others()
+
+    def _served(self, runs: str) -> Path:
+        """The file of the model that runs; raises as `_fetch`."""
+        path = model_path(self._paths.models, runs)
+        return path if is_own(path) else self._fetch(runs)
+
+    def _forget_others(self) -> None:
+        """Remove the fleet's models that nobody needs: none of those that can run, or stand in for one that can."""
+        models, wanted = self._paths.models, set(self.running.read().wanted)
+        for path in [model_path(models, sha256) for sha256 in wanted]:
+            with suppress(DataMissing, DataInvalid, ModelInvalid):
+                wanted.add(fleet_model(path))
+        for other in models.glob(f"*{PLAIN}"):
+            if other.stem not in wanted | {self.resident.stem}:
                 other.unlink()
 
     def _work_with(self, released: Path) -> None:

@@ -5,8 +5,8 @@ no lock, and this process gives way (nice 5). Commands come as JSON lines on sta
 output; the log is standard error. It ends with its input, or with the process that started it.
 
     {"do": "ring", "name": NAME}     the camera's process has begun anew; windows begin anew too
-    {"do": "model", "file": FILE}    exchange the model between two windows; the old one goes on while it is read, and
-                                     for good when it is refused
+    {"do": "model", "file": FILE, "key": HEX}    exchange the model between two windows; the old one goes on while it is
+                                     read, and for good when it is refused; the key opens one that was learned here
     {"do": "quit"}
 
     {"is": "ready"}
@@ -168,22 +168,20 @@ class Models:
 
     def __init__(self, recognising: Recognising) -> None:
         self._recognising = recognising
-        self._files: SimpleQueue[Path] = SimpleQueue()
+        self._files: SimpleQueue[tuple[Path, bytes | None]] = SimpleQueue()
         threading.Thread(target=self._run, name="models", daemon=True).start()
 
-    def read(self, file: Path) -> None:
+    def read(self, file: Path, key: bytes | None = None) -> None:
         """Read this one after those before; it is used, or refused, when that is done."""
-        self._files.put(file)
+        self._files.put((file, key))
 
     def _run(self) -> None:
         while True:
-            file = self._files.get()
-            order = self._read(file)
-            self._recognising.orders.put(order)
+            self._recognising.orders.put(self._read(*self._files.get()))
 
-    def _read(self, file: Path) -> Callable[[], bool]:
+    def _read(self, file: Path, key: bytes | None) -> Callable[[], bool]:
         try:
-            model = load_live_model(file)
+            model = load_live_model(file, key)
         except (McoeError, OSError) as fault:
             why = str(fault)
             return lambda: self._recognising.refuse("model", why)
@@ -197,7 +195,7 @@ def hear(lines: Iterable[str], recognising: Recognising, models: Models) -> None
             command = json.loads(line)
             do = command["do"]
             if do == "model":
-                models.read(Path(command["file"]))
+                models.read(Path(command["file"]), bytes.fromhex(command.get("key", "")) or None)
             elif do == "ring":
                 recognising.orders.put(partial(recognising.attach, str(command["name"])))
             elif do == "quit":

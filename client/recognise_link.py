@@ -23,15 +23,23 @@ _KEPT = 18_000
 class RecogniseLink:
     """`python -m client.recognise`, while there are pictures and a model.
 
-    ``ring`` and ``model`` say which; None: not now.
+    ``ring`` and ``model`` say which; None: not now. ``key`` opens a model that was learned here.
     """
 
-    def __init__(self, ring: Callable[[], str | None], model: Callable[[], Path | None], log_file: Path) -> None:
+    def __init__(
+        self,
+        ring: Callable[[], str | None],
+        model: Callable[[], Path | None],
+        log_file: Path,
+        key: Callable[[], bytes | None] = lambda: None,
+    ) -> None:
         self._ring = ring
         self._model = model
+        self._key = key
         self.child = Child(
-            "recognise", "client.recognise", self._arguments, log_file, heard=self._heard, gone=self._gone
-        )
+            "recognise", "client.recognise", self._arguments, log_file,
+            heard=self._heard, gone=self._gone, greet=lambda: self._ask_for(self._told),
+        )  # fmt: skip
         self._told: Path | None = None
         self._live: Live | None = None
         self._seen_at = 0.0
@@ -66,7 +74,7 @@ class RecogniseLink:
     def follow(self) -> None:
         """Recognise with the model that is served now, if that is another than before."""
         model = self._model()
-        if model is not None and model != self._told and self.child.say({"do": "model", "file": str(model)}):
+        if model is not None and model != self._told and self.child.say(self._ask_for(model)):
             self._told = model
 
     def forget(self) -> None:
@@ -77,7 +85,12 @@ class RecogniseLink:
     def _arguments(self) -> list[str] | None:
         ring, model = self._ring(), self._model()
         self._told = model
-        return None if ring is None or model is None else ["--ring", ring, "--model", str(model)]
+        return None if ring is None or model is None else ["--ring", ring]
+
+    def _ask_for(self, model: Path | None) -> dict[str, Any]:
+        """The command to recognise with a model. Its key goes through the pipe: arguments anybody can see."""
+        key = self._key()
+        return {"do": "model", "file": str(model), "key": "" if key is None else key.hex()}
 
     def _heard(self, event: dict[str, Any]) -> None:
         match event["is"]:

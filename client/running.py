@@ -91,6 +91,17 @@ class Running:
                 raise DecisionNeeded("the newest model runs already; nothing was changed")
             return self._write(_running(now, now.newer, now.trial))
 
+    def drop(self, sha256: str, instead: str, why: str) -> None:
+        """A model's file is gone: the other one runs in its place, and nobody can go back to it. Raises DiskFull.
+
+        ``why``: in words for the wearer.
+        """
+        with self._changing() as now:
+            runs = instead if now.runs == sha256 else now.runs
+            others = {name: getattr(now, name) for name in ("before", "newer")}
+            left = {name: "" if other in (sha256, runs) else other for name, other in others.items()}
+            self._write(replace(now, runs=runs, trial=why, **left))
+
     @contextmanager
     def _changing(self) -> Iterator[RunningModel]:
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -14,25 +14,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from client.enrolment import ClientPaths, read_membership
 from client.lesson_book import LessonBook
+from client.own_models import is_own, model_path, open_card, stand_in
 from client.running import Running
 from mcoe_model.data.see import read_see
-from mcoe_model.errors import DataMissing, McoeError, ModelInvalid
+from mcoe_model.errors import McoeError
 from mcoe_model.learning.metrics import mcnemar
-from mcoe_model.model_file import read_card
 
 FEWEST_CLIPS = 20
 FEWEST_EMOTIONS = 2
 LEVEL = 0.05
-
-#: The origin of a model that was learned on a wearable, as its card has it.
-LEARNED_HERE = "learned on the wearable"
 
 Verdict = Literal["none", "passed", "worse"]
 
@@ -79,12 +75,10 @@ def compare(labels: Sequence[int], newer: Sequence[bool], served: Sequence[bool]
 def try_beside(paths: ClientPaths, newer: Path, served: Path, lessons_key: bytes | None = None) -> Comparison:
     """Compare two model files on the wearer's held-out clips, in a process of its own (`client.trial`).
 
-    ``lessons_key`` opens the lesson book; without one, and for a folder of clips that was enrolled, its clips are all.
-    Where there are too few clips for a verdict neither model is run, and nothing recognised. Raises McoeError when the
-    trial fails.
+    ``lessons_key`` opens the lesson book, and models that were learned here; the clips of a folder that was enrolled
+    are all that count there. Where there are too few clips for a verdict neither model is run, and nothing recognised.
+    Raises McoeError when the trial fails.
     """
-    if has_folder(paths):
-        lessons_key = None
     labels = labels_here(paths, newer, served, lessons_key)
     if not enough(labels):
         return Comparison(len(labels), len(set(labels)), 0, 0, 0, 0)
@@ -107,26 +101,13 @@ def labels_here(paths: ClientPaths, newer: Path, served: Path, lessons_key: byte
         member = read_membership(paths)
         records = read_see(Path(member.clips)).records
         return [record.class_index for record in records if record.subject == member.subject]
-    generation = read_card(served).generation
-    if lessons_key is None or read_card(newer).generation != generation:  # its features are others
+    if lessons_key is None:
+        return []
+    generation = open_card(served, lessons_key).generation
+    if open_card(newer, lessons_key).generation != generation:  # its features are others
         return []
     book = LessonBook(paths.lessons, lessons_key, generation.id)
     return [clip.emotion for clip in book.clips(book.held_out)]
-
-
-def fleet_model(path: Path) -> str:
-    """SHA-256 of the fleet's model that a file is, or was learned from. Raises DataMissing, ModelInvalid."""
-    card = read_card(path)
-    return str(card.trained_on["fleet_model"]) if card.origin == LEARNED_HERE else path.stem
-
-
-def forget_own_models(paths: ClientPaths) -> None:
-    """Remove models that were learned here, and that nobody can go back to any more."""
-    wanted = Running(paths.running).read().wanted
-    for path in paths.models.glob("*.safetensors"):
-        with suppress(DataMissing, ModelInvalid):  # what cannot be read is the fleet's to judge
-            if path.stem not in wanted and read_card(path).origin == LEARNED_HERE:
-                path.unlink(missing_ok=True)
 
 
 def enough(labels: Sequence[int]) -> bool:
@@ -139,8 +120,13 @@ def to_json(found: Comparison) -> str:
     return json.dumps(asdict(found))
 
 
-def served_model(paths: ClientPaths) -> Path | None:
-    """The file of the model that is served; None before there is one."""
+def served_model(paths: ClientPaths, *, unlocked: bool) -> Path | None:
+    """The file of the model that is served; None before there is one.
+
+    One that was learned here is sealed (`client.own_models`): while the wearable is locked the fleet's stands in.
+    """
     runs = Running(paths.running).read().runs
-    path = paths.models / f"{runs}.safetensors"
-    return path if runs and path.is_file() else None
+    path = model_path(paths.models, runs)
+    if not runs or not path.is_file():
+        return None
+    return path if unlocked or not is_own(path) else stand_in(path)

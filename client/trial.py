@@ -2,7 +2,8 @@
 
     python -m client.trial DIR NEWER SERVED
 
-reads the key of the lesson book (hex, or an empty line) from standard input, and prints a `Comparison`. A process of
+reads the key of the lesson book and of models that were learned here (hex, or an empty line) from standard input, and
+prints a `Comparison`. A process of
 its own, since a model is made with torch's random state, which belongs to the training that may be going on.
 """
 
@@ -16,11 +17,12 @@ from client.enrolment import ClientPaths, read_membership
 from client.folder_store import FolderStore
 from client.lesson_book import LessonBook
 from client.lesson_samples import samples_of
-from client.serving import Comparison, compare, to_json
+from client.own_models import open_model
+from client.serving import Comparison, compare, has_folder, to_json
 from mcoe_model.errors import McoeError
 from mcoe_model.learning.fine_tune import measure
 from mcoe_model.learning.samples import Samples
-from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
+from mcoe_model.learning.weights import backbone_sha256, model_of
 from mcoe_model.update import TrainMode
 from mcoe_model.workers import end_with_parent, one_thread
 
@@ -36,16 +38,17 @@ def recognised(
 ) -> tuple[list[int], tuple[bool, ...]]:
     """The emotions of the clips that models are tried on, and which of them a model recognises.
 
-    Raises DataMissing, DataInvalid, ModelInvalid.
+    Raises DataMissing, DataInvalid, ModelInvalid, Locked.
     """
-    model, card = load_model(model_file)
-    if lessons_key is not None:
+    tensors, card = open_model(model_file, lessons_key)
+    model = model_of(tensors, card, model_file)
+    if lessons_key is not None and not has_folder(paths):
         book = LessonBook(paths.lessons, lessons_key, card.generation.id)
         samples: Samples = samples_of(book.clips(book.held_out))
         return samples.labels.tolist(), measure(model, samples).hits
     member = read_membership(paths)
-    store = FolderStore(paths, member.client_id, Path(member.clips), member.subject, model_file)
-    frozen = backbone_sha256(tensors_of(model)) == card.generation.backbone_sha256
+    store = FolderStore(paths, member.client_id, Path(member.clips), member.subject, model_file, lessons_key)
+    frozen = backbone_sha256(tensors) == card.generation.backbone_sha256
     mode: TrainMode = "head" if frozen else "full"
     samples = store.samples(model, mode)
     return samples.labels.tolist(), measure(model, samples).hits

@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, load_file, save
 
 from mcoe_model.errors import DataMissing, ModelInvalid
 from mcoe_model.files import write_bytes
 from mcoe_model.names import EMOTIONS
 
 Tensors = dict[str, NDArray[Any]]
+
+#: Bytes before a safetensors file's header, which say how long it is.
+HEADER_LENGTH = 8
 
 #: Raised when the bytes, names or meaning of a message between client and server change.
 PROTOCOL_VERSION = 1
@@ -126,6 +129,29 @@ def read_card(path: Path) -> ModelCard:
             metadata = file.metadata() or {}
     except SafetensorError as fault:
         raise ModelInvalid(f"{path} is damaged ({fault}); fetch or train it again") from fault
+    return _card(metadata, path)
+
+
+def parse_model(content: bytes, path: Path) -> tuple[Tensors, ModelCard]:
+    """As `read_model`, of a file's bytes; ``path`` is what it is called in errors. Raises ModelInvalid."""
+    card = card_of_header(content, path)
+    try:
+        return dict(load(content)), card
+    except (SafetensorError, TypeError) as fault:
+        raise ModelInvalid(f"{path} is damaged ({fault}); fetch or train it again") from fault
+
+
+def card_of_header(content: bytes, path: Path) -> ModelCard:
+    """The card of a file that begins with these bytes, the whole header among them. Raises ModelInvalid."""
+    length = int.from_bytes(content[:HEADER_LENGTH], "little")
+    try:
+        metadata = dict(json.loads(content[HEADER_LENGTH : HEADER_LENGTH + length])["__metadata__"])
+    except (ValueError, TypeError, KeyError, RecursionError) as fault:
+        raise ModelInvalid(f"{path} has no header that can be read; fetch or train it again") from fault
+    return _card(metadata, path)
+
+
+def _card(metadata: Mapping[str, Any], path: Path) -> ModelCard:
     if "card" not in metadata:
         raise ModelInvalid(f"{path} carries no model card; make one with train_centralised.py")
     try:

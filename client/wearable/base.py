@@ -66,7 +66,9 @@ class WearableBase(ABC):
         self.capture = CaptureLink(
             device, self.plain, self._camera_wanted, self._heard, self._capture_gone, logs / "capture.log"
         )
-        self.recognise = RecogniseLink(lambda: self.capture.pairs_ring, self._served, logs / "recognise.log")
+        self.recognise = RecogniseLink(
+            lambda: self.capture.pairs_ring, self._served, logs / "recognise.log", lambda: self.lessons_key
+        )
         self._store_thread = ThreadPoolExecutor(1, "store")
 
     @property
@@ -75,6 +77,11 @@ class WearableBase(ABC):
         if self.store is None:
             return "new"
         return "locked" if self.store.locked else "open"
+
+    @property
+    @abstractmethod
+    def lessons_key(self) -> bytes | None:
+        """What the lesson book and the wearer's own models are sealed with; None while the key is not here."""
 
     async def kept(self, do: Callable[[Store], T]) -> T:
         """What ``do`` does with the store, in its thread. Raises DataMissing while there is no wearer, Locked."""
@@ -136,7 +143,7 @@ class WearableBase(ABC):
         return self.geometry if may else None
 
     def _served(self) -> Path | None:
-        return served_model(self.paths) if self.paths is not None else None
+        return None if self.paths is None else served_model(self.paths, unlocked=self.lessons_key is not None)
 
     @abstractmethod
     def _heard(self, event: dict[str, Any]) -> None:

@@ -24,10 +24,11 @@ from client.gates import read_sensors
 from client.learn_task import NewClip, Task
 from client.leaving import Way
 from client.lesson_book import LessonBook, Result, ResultFile, clip_name, clip_of, keep_lessons
+from client.own_models import forget_own_models, open_card
 from client.page import wearable_protocol as page
 from client.replay import pairs
 from client.running import Running
-from client.serving import compare, forget_own_models, served_model
+from client.serving import compare, served_model
 from client.sessions import Lesson, Store, StoreRules, Training, now
 from client.sessions.times import DAY_US
 from client.wearable.lifecycle import LivedWearable
@@ -35,7 +36,6 @@ from client.wearable.views import utc
 from mcoe_model.data.events import Pair
 from mcoe_model.data.geometry import Geometry
 from mcoe_model.errors import DataInvalid, DataMissing, McoeError, for_log
-from mcoe_model.model_file import read_card
 from mcoe_model.names import EMOTIONS
 
 #: Seconds between two looks for something to learn; labels that came since the last look are waited for.
@@ -106,15 +106,16 @@ class LearningWearable(LivedWearable):
 
     async def _look_for_work(self) -> _Work | None:
         """What is to be learned, once what was learned is in the store; None while nothing can be."""
-        if self.stage != "open" or self.paths is None or self._key is None or "learning" not in self.known.allowed:
+        key = self.lessons_key
+        if self.stage != "open" or self.paths is None or key is None or "learning" not in self.known.allowed:
             return None
-        folder, key, models = self.paths.lessons, self._key.derive("lessons"), self.paths.models
+        folder, models = self.paths.lessons, self.paths.models
         waiting = ResultFile(folder, key)
         result = await asyncio.to_thread(waiting.read)
         if result is not None:
             await self._keep(result, key)
             waiting.remove()
-        model = served_model(self.paths)
+        model = served_model(self.paths, unlocked=True)
         if model is None:
             return None
 
@@ -158,8 +159,9 @@ class LearningWearable(LivedWearable):
         assert pipe is not None
         try:
             pipe.write(work.task.to_json())
-            card = await asyncio.to_thread(read_card, work.model)
-            book = LessonBook(Path(work.task.lessons), bytes.fromhex(work.task.key), card.generation.id)
+            key = bytes.fromhex(work.task.key)
+            card = await asyncio.to_thread(open_card, work.model, key)
+            book = LessonBook(Path(work.task.lessons), key, card.generation.id)
             there = {*book.waiting, *book.held_out}
             for lesson, name in zip(work.lessons, work.names, strict=True):
                 if name in there:

@@ -19,6 +19,7 @@ from client.export.folder import zipped
 from client.kept import drop_kept
 from client.keys import DeviceKey
 from client.leaving import FLEET_CONSENTS, Goodbye, Leaving, Way, join, key_id
+from client.own_models import settle_own_models
 from client.page.pairing import Pairing
 from client.running import Running
 from client.segment_files import left_over
@@ -54,6 +55,10 @@ class LivedWearable(LabellingWearable):
     def wearer(self) -> str | None:
         """The code of the one who wears it."""
         return self.paths.folder.name if self.paths is not None else None
+
+    @property
+    def lessons_key(self) -> bytes | None:
+        return None if self._key is None else self._key.derive("lessons")
 
     async def set_up(self, passphrase: str | None, kinds: Sequence[str], text: ConsentText) -> str | None:
         """Make a wearer's key and store, with these consents; the recovery key, if it has a passphrase.
@@ -208,6 +213,7 @@ class LivedWearable(LabellingWearable):
     async def _use_key(self, key: DeviceKey) -> None:
         """Unlock, and put in order what a process that was killed has left, before anything else is recorded."""
         self._key, self._in_order = key, False
+        await self._settle_models(key)
         try:
             await self.kept_locked(lambda store: store.unlock(key))
             waiting = await self.salvage()
@@ -216,6 +222,14 @@ class LivedWearable(LabellingWearable):
             log.warning("what was left in memory is put in order at the next start: %s", for_log(fault))
         finally:
             self._in_order = True
+
+    async def _settle_models(self, key: DeviceKey) -> None:
+        """`settle_own_models`, while nobody can learn or recognise yet."""
+        assert self.paths is not None
+        try:
+            await asyncio.to_thread(settle_own_models, self.paths, key.derive("lessons"))
+        except DiskFull as fault:
+            log.warning("what was learned here lies plain until the next start: %s", for_log(fault))
 
     def _recover_locked(self, store: Store) -> None:
         """What needs no key; what was left in memory waits for it."""

@@ -64,12 +64,17 @@ def can_build(generation: Generation) -> bool:
 def load_model(path: Path) -> tuple[MCOENet, ModelCard]:
     """The model of a file, in evaluation mode. Raises DataMissing or ModelInvalid."""
     tensors, card = read_model(path)
+    return model_of(tensors, card, path), card
+
+
+def model_of(tensors: Tensors, card: ModelCard, path: Path) -> MCOENet:
+    """The model of a file's tensors, in evaluation mode; ``path`` is the file. Raises ModelInvalid."""
     model = build(card.generation.preset, seed=0)
     missing = sorted(model.state_dict().keys() - tensors.keys())
     if missing:
         raise ModelInvalid(f"{path} lacks {len(missing)} tensors of {card.generation.preset}: {', '.join(missing[:5])}")
     copy_weights(model, tensors)
-    return model.eval(), card
+    return model.eval()
 
 
 def backbone_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:

@@ -19,10 +19,10 @@ import pytest
 from client.learn import read_task
 from client.learn_task import PAIR, NewClip, Task
 from client.lesson_book import LessonBook, Result, ResultFile, is_held_out, keep_lessons
-from client.serving import LEARNED_HERE, fleet_model
+from client.own_models import LEARNED_HERE, fleet_model, model_path, open_model
 from mcoe_model.errors import DataInvalid
 from mcoe_model.learning.replay import ReplayMemory
-from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
+from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, Normalisation, file_sha256, model_bytes, read_model
 from mcoe_model.networks import build
 from mcoe_model.streams import stream
@@ -114,16 +114,15 @@ def test_what_is_labelled_becomes_a_model_of_the_wearers_own(desk: Desk) -> None
     assert result is not None and result.clips and result.model_sha256 is not None
     assert (result.outcome, result.spans, result.base_sha256) == ("learned", 8, desk.model.stem)
     assert sorted(result.clips) == sorted(NAMES) and len(result.labels) == len(result.before) == len(result.after) == 2
-    path = desk.folder / "models" / f"{result.model_sha256}.safetensors"
-    learned, card = read_model(path)
+    path = model_path(desk.folder / "models", result.model_sha256)
+    learned, card = open_model(path, KEY)
     base, _ = read_model(desk.model)
     changed = {name for name in base if not np.array_equal(base[name], learned[name])}
-    assert changed and all(map(is_head, changed)) and file_sha256(path) == result.model_sha256
+    assert changed and all(map(is_head, changed)) and path.stem == result.model_sha256
     assert card.origin == LEARNED_HERE and fleet_model(path) == fleet_model(desk.model) == desk.model.stem
     memory = ReplayMemory.from_bytes(result.memory, generation=desk.generation)
     assert set(memory.names) == {name for name in NAMES if not is_held_out(int(name.split("-")[0]))}
     assert desk.book.held_out == ("4-104", "9-109") and len(desk.book.waiting) == 8
-    load_model(path)
 
 
 def test_killed_at_any_moment_it_learns_the_same(desk: Desk, model: tuple[bytes, str], tmp_path: Path) -> None:
@@ -132,9 +131,8 @@ def test_killed_at_any_moment_it_learns_the_same(desk: Desk, model: tuple[bytes,
     models = desk.folder / "models"
 
     for moment in ("learn.LessonBook.put", "learn.Learning._write"):
-        for path in (*desk.folder.glob("lessons/**/*.sealed"), *models.glob("*.safetensors")):
-            if path != desk.model:
-                path.unlink()
+        for path in (*desk.folder.glob("lessons/**/*.sealed"), *models.glob("*.sealed")):
+            path.unlink()
         desk.killed(desk.task(*NAMES), *CLIPS, after=moment)
         there = {*desk.book.waiting, *desk.book.held_out}
         assert there, moment
@@ -209,6 +207,15 @@ def test_another_version_of_a_span_takes_the_place_of_the_first(desk: Desk) -> N
 
 def test_nothing_of_the_wearers_is_plain(desk: Desk) -> None:
     desk.do(desk.task(*NAMES), *CLIPS)
+    result = desk.result
+    assert result is not None and result.model_sha256 is not None
+    learned, _ = open_model(model_path(desk.folder / "models", result.model_sha256), KEY)
+    base, _ = read_model(desk.model)
+    weights = [value.tobytes() for name, value in learned.items() if not np.array_equal(value, base[name])]
+    assert weights
+    for path in (path for path in desk.folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        assert not any(one in content for one in weights), path
     for path in desk.folder.rglob("*.sealed"):
         content = path.read_bytes()
         assert b"angry" not in content and b"happiness" not in content and path.stem.encode() not in content

@@ -26,8 +26,9 @@ from client.enrolment import ClientPaths, make_key
 from client.folder_store import FolderStore
 from client.offers import Offers
 from client.outbox import Outbox
+from client.own_models import LEARNED_HERE, forget_own_models, model_path, seal_model
 from client.running import Running, RunningModel
-from client.serving import FEWEST_CLIPS, LEARNED_HERE, forget_own_models
+from client.serving import FEWEST_CLIPS, try_beside
 from client.trial import try_both
 from mcoe_model.data.cache import open_clips
 from mcoe_model.data.synthetic import SyntheticSettings, write_see
@@ -41,6 +42,7 @@ from mcoe_model.model_file import (
     ModelCard,
     Tensors,
     file_sha256,
+    model_bytes,
     read_model,
     tensors_sha256,
     write_model,
@@ -51,6 +53,8 @@ from mcoe_model.tensors import STYPE, pack
 from mcoe_model.update import is_head, payload_names, specs_of
 from server.certificates import make_authority, make_server_certificate
 from server.superlink.messages import SERVER_NODE_ID, assign_message_id, identify_process
+
+KEY = bytes(range(32))
 
 
 class Serving:
@@ -176,7 +180,7 @@ def copy(server: Serving, paths: ClientPaths, sha256: str) -> None:
 
 
 def considering(paths: ClientPaths, models: dict[str, str]) -> Offers:
-    return Offers(paths, Running(paths.running), paths.models / f"{models['base']}.safetensors")
+    return Offers(paths, Running(paths.running), paths.models / f"{models['base']}.safetensors", KEY)
 
 
 def state(paths: ClientPaths) -> RunningModel:
@@ -218,6 +222,9 @@ def test_a_model_that_is_worse_on_the_wearers_own_clips_is_refused_once_and_runs
     copy(server, paths, models["another"])
     assert try_both(paths, another, trained).verdict == "worse"
     assert try_both(paths, trained, another).verdict == try_both(paths, trained, trained).verdict == "passed"
+    own = seal_model(paths.models, KEY, trained.read_bytes(), models["base"])
+    assert try_beside(paths, another, model_path(paths.models, own), KEY).verdict == "worse"
+    model_path(paths.models, own).unlink()
     another.unlink()
     offers = considering(paths, models)
     for again in (canary, canary, False):  # and then released after all
@@ -391,23 +398,25 @@ def test_a_file_that_was_spoilt_says_that_nothing_runs(tmp_path: Path, spoilt: b
 
 
 def test_a_model_that_was_learned_here_stands_for_the_one_that_it_was_learned_from(
-    paths: ClientPaths, models: dict[str, str], card: ModelCard
+    paths: ClientPaths, models: dict[str, str], card: ModelCard, server: Serving
 ) -> None:
     """The server hears of the fleet's model, whose offer, at every check-in, does not undo what was learned."""
     offers, running = considering(paths, models), Running(paths.running)
     base, _ = read_model(paths.models / f"{models['base']}.safetensors")
     about = {"clips": 3, "fleet_model": models["base"]}
-    own = write_model(paths.folder / "own", base, card.child_of(models["base"], LEARNED_HERE, about))
-    (paths.folder / "own").rename(paths.models / f"{own}.safetensors")
+    content = model_bytes(base, card.child_of(models["base"], LEARNED_HERE, about))
+    own = seal_model(paths.models, KEY, content, models["base"])
     running.adopt(own)
     assert offers.runs == models["base"]
     offers.consider(Offer(models["base"]))
     assert running.read().runs == own
+    copy(server, paths, models["trained"])
+    offers.resident = paths.models / f"{models['trained']}.safetensors"
     offers.consider(Offer(models["another"]))
     assert state(paths) == RunningModel(models["another"]) and offers.runs == models["another"]
     assert running.read().before == own
     forget_own_models(paths)
-    assert own in files(paths)
+    assert {own, models["base"]} <= files(paths), "what the wearer's own was learned from stands in while it is locked"
     running.adopt(models["base"])
     forget_own_models(paths)
-    assert files(paths) == {models["base"], models["another"]}
+    assert files(paths) == {models["base"], models["another"], models["trained"]}

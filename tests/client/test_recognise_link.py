@@ -10,6 +10,7 @@ from pathlib import Path
 from toy_camera import Camera, write_toy_model
 
 from client.enrolment import ClientPaths
+from client.own_models import seal_model
 from client.recognise_link import RecogniseLink
 from client.running import Running
 from client.serving import served_model
@@ -25,6 +26,10 @@ def served(paths: ClientPaths, seed: int) -> str:
     return sha256
 
 
+def served_file(paths: ClientPaths) -> Path | None:
+    return served_model(paths, unlocked=True)
+
+
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
         while not holds():
@@ -34,7 +39,8 @@ async def until(holds: Callable[[], bool]) -> None:
 def test_what_the_fleets_process_adopts_recognises_here_and_a_prediction_names_its_model(tmp_path: Path) -> None:
     paths = ClientPaths(tmp_path)
     camera = Camera(rate=20)
-    link = RecogniseLink(lambda: camera.ring.name, lambda: served_model(paths), tmp_path / "recognise.log")
+    log, key = tmp_path / "recognise.log", bytes(range(32))
+    link = RecogniseLink(lambda: camera.ring.name, lambda: served_file(paths), log, lambda: key)
 
     def predicted_by() -> str:
         found = link.prediction(0, time.monotonic_ns())
@@ -55,8 +61,17 @@ def test_what_the_fleets_process_adopts_recognises_here_and_a_prediction_names_i
         newer = link.prediction(began, time.monotonic_ns())
         assert both is not None and newer is not None
         assert both.model_sha256 == newer.model_sha256 == second
+        content = (paths.models / f"{second}.safetensors").read_bytes()
+        own = seal_model(paths.models, key, content[:-1] + b"\x00", second)
+        Running(paths.running).adopt(own)
+        link.follow()
+        await until(lambda: predicted_by() == own)
+        link.child.kill()
+        link.forget()
+        await until(lambda: predicted_by() == own)
         await link.child.end()
         await running
+        assert key.hex() not in log.read_text()
 
     try:
         asyncio.run(live())
@@ -76,7 +91,7 @@ def test_why_a_model_is_not_used_is_known_until_one_is(tmp_path: Path) -> None:
         running = asyncio.create_task(link.child.run())
         await until(lambda: bool(link.why_not) and "no model yet" not in link.why_not)
         served(paths, 1)
-        models.append(served_model(paths) or torn)
+        models.append(served_file(paths) or torn)
         link.follow()
         await until(lambda: link.live is not None)
         assert link.why_not == ""

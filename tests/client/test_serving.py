@@ -74,19 +74,19 @@ def test_the_wearer_goes_back_and_forth(tmp_path: Path) -> None:
 
 def test_the_model_that_runs_is_served_when_its_file_is_there(tmp_path: Path) -> None:
     paths = ClientPaths(tmp_path)
-    assert served_model(paths) is None
+    assert served_model(paths, unlocked=True) is None
     Running(paths.running).adopt(A)
-    assert served_model(paths) is None
+    assert served_model(paths, unlocked=True) is None
     paths.models.mkdir()
     (paths.models / f"{A}.safetensors").touch()
-    assert served_model(paths) == paths.models / f"{A}.safetensors"
+    assert served_model(paths, unlocked=True) == paths.models / f"{A}.safetensors"
 
 
 def test_an_imported_model_runs_when_it_can_recognise_here(tmp_path: Path) -> None:
     paths, file = ClientPaths(tmp_path / "wearable"), write_toy_model(tmp_path / "model.safetensors", 1)
     imported = import_model(paths, file)
     assert (imported.sha256, imported.preset, imported.runs) == (file_sha256(file), "mcoe-tiny", True)
-    assert served_model(paths) == paths.models / f"{imported.sha256}.safetensors"
+    assert served_model(paths, unlocked=True) == paths.models / f"{imported.sha256}.safetensors"
     other = write_toy_model(tmp_path / "other.safetensors", 2, preprocessing_version=99)
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(file.read_bytes()[:-1000])

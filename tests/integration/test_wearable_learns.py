@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from test_wearable_facade import PASSPHRASE, TEXT, running, sees, until
 
-from client.keys import DeviceKey
 from client.lesson_book import HELD_OUT, LessonBook, clip_name, is_held_out
 from client.model_import import import_model
+from client.own_models import LEARNED_HERE, is_own, open_card, open_model
 from client.protocol_file import read_protocol, run_protocol
 from client.running import Running
-from client.serving import LEARNED_HERE, served_model
+from client.serving import served_model
 from client.wearable import Wearable, learning
 from mcoe_model.learning.replay import ReplayMemory
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
-from mcoe_model.model_file import Generation, ModelCard, Normalisation, read_card, write_model
+from mcoe_model.model_file import Generation, ModelCard, Normalisation, model_bytes, write_model
 from mcoe_model.networks import build
 
 #: Six spans with pauses, so that a busy machine's lateness does not let them overlap; the fourth is held out.
@@ -82,8 +82,12 @@ def test_what_is_recorded_and_labelled_is_learned_once(tmp_path: Path, model: Pa
             await until_learned(wearable, 1)
             await _is_the_wearers_own(wearable, imported.sha256, session, first)
             second = await _stands_still_and_survives(wearable)
+            plain = _as_an_earlier_version_left_it(wearable)
         async with running(tmp_path) as wearable:
+            assert served_model(wearable.paths, unlocked=False) == wearable._served()
             await wearable.unlock(PASSPHRASE)
+            path = wearable._served()
+            assert path is not None and is_own(path) and path.stem == plain.stem and not plain.exists()
             await until(lambda: wearable.learning.last is not None)
             await asyncio.sleep(2)  # several looks
             assert await trainings(wearable) == [("learned", first), ("learned", second)], "nothing is learned twice"
@@ -95,17 +99,34 @@ def test_what_is_recorded_and_labelled_is_learned_once(tmp_path: Path, model: Pa
 async def _is_the_wearers_own(wearable: Wearable, base: str, session: str, spans: int) -> None:
     assert wearable.paths is not None
     assert await trainings(wearable) == [("learned", spans)]
-    path = served_model(wearable.paths)
+    path = served_model(wearable.paths, unlocked=True)
     assert path is not None and path.stem != base
-    card = read_card(path)
-    assert (card.origin, card.parent_sha256) == (LEARNED_HERE, base)
+    card = open_card(path, wearable.lessons_key)
+    assert is_own(path) and (card.origin, card.parent_sha256) == (LEARNED_HERE, base)
     assert Running(wearable.paths.running).read().before == base
+
+    def recognises() -> str:
+        found = wearable.recognise.prediction(0, time.monotonic_ns())
+        return found.model_sha256 if found is not None else ""
+
     assert (await wearable.kept(lambda store: store.to_learn())).lessons == ()
     found = await wearable.session(session)
     assert all(span.learned for span in found.spans)
     await until(lambda: wearable.learning.last is not None and wearable.learning.last.spans == spans)
+    await until(lambda: recognises() == path.stem)
     last = wearable.learning.last
     assert last is not None and last.clips == len(found.spans) - spans == 1 and wearable.learning.state == "nothing"
+
+
+def _as_an_earlier_version_left_it(wearable: Wearable) -> Path:
+    """The wearer's own model lies plain, as it was kept once."""
+    path = wearable._served()
+    assert path is not None and is_own(path)
+    plain = path.with_suffix(".safetensors")
+    tensors, card = open_model(path, wearable.lessons_key)
+    plain.write_bytes(model_bytes(tensors, card))
+    path.unlink()
+    return plain
 
 
 async def _stands_still_and_survives(wearable: Wearable) -> int:
@@ -130,10 +151,12 @@ async def _stands_still_and_survives(wearable: Wearable) -> int:
 
 async def _forgets_what_was_discarded(wearable: Wearable, session: str, left: int) -> None:
     """A discarded session is neither in the memory nor among the clips; the other one is."""
-    assert wearable.paths is not None and isinstance(wearable._key, DeviceKey)
-    model = served_model(wearable.paths)
+    assert wearable.paths is not None
+    model = served_model(wearable.paths, unlocked=True)
     assert model is not None
-    book = LessonBook(wearable.paths.lessons, wearable._key.derive("lessons"), read_card(model).generation.id)
+    key = wearable.lessons_key
+    assert key is not None
+    book = LessonBook(wearable.paths.lessons, key, open_card(model, key).generation.id)
 
     def remembered() -> set[str]:
         content = book.read_memory()
