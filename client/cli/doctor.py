@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from client.cameras.source import parse_device
 from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, say, told
@@ -42,7 +43,8 @@ def doctor(
         for title in ("check", "", "found", "what to do"):
             table.add_column(title, overflow="fold")  # a command that is cut cannot be typed
         for finding in found:
-            table.add_row(finding.check, _MARKS[finding.state], finding.what, finding.remedy)
+            row = (finding.check, _MARKS[finding.state], finding.what, finding.remedy)
+            table.add_row(*map(Text, row))  # no markup: "mcoe[capture]" is meant as it stands
         Console().print(table)
     if any(finding.state == "wrong" for finding in found):
         raise typer.Exit(ExitCode.FAILED)

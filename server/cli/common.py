@@ -13,6 +13,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mcoe_model.errors import McoeError
 from mcoe_model.signed_request import RequestRefused
@@ -69,7 +70,7 @@ def show(rows: Any, as_json: bool, columns: Sequence[str], empty: str) -> None:
         return
     table = Table(*columns)
     for row in plain:
-        table.add_row(*(_cell(row[column]) for column in columns))
+        table.add_row(*(Text(_cell(row[column])) for column in columns))  # what a client says is no markup
     Console().print(table)
 
 

@@ -116,7 +116,7 @@ def start(
         check_free("127.0.0.1", port_here)
     held = hold(paths.running_lock, f"a server runs on {paths.folder} already")
     write_running(paths, running)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)
     engine = experiments.fleets[settings.experiment].registry.engine
     said: dict[str, Any] = {
         "listening": f"https://{settings.host}:{settings.port}",

@@ -9,6 +9,7 @@ import threading
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Literal
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -64,14 +65,17 @@ class _Sender:
         said = asdict(event) | {"time": event.time.isoformat()}
         try:
             httpx.post(self._url, json=said, timeout=TIMEOUT_S).raise_for_status()
+        except httpx.HTTPStatusError as fault:
+            self._fail(f"it answers {fault.response.status_code}")
         except (httpx.HTTPError, httpx.InvalidURL) as fault:
-            self._fail(str(fault) or type(fault).__name__)
+            self._fail(type(fault).__name__)
         else:
             self._failed = False
 
     def _fail(self, why: str) -> None:
         if not self._failed:
-            log.warning("the webhook %s does not take events: %s", self._url, why)
+            # Whoever has the whole address can post there: it is for no log.
+            log.warning("the webhook at %s does not take events: %s", urlsplit(self._url).hostname, why)
         self._failed = True
 
 

@@ -277,6 +277,13 @@ def test_doctor_names_what_is_wrong_and_what_to_do(worn: Wearable) -> None:
     assert plain.exit_code == 0 and "WRONG" not in plain.stdout, plain.stdout
 
 
+def test_doctor_shows_a_remedy_as_it_is_to_be_typed(worn: Wearable, monkeypatch: pytest.MonkeyPatch) -> None:
+    remedy = "pip install 'mcoe[capture]'"
+    monkeypatch.setattr("client.doctor.examine", lambda premises: [Finding("camera", "wrong", "none", remedy)])
+    shown = CliRunner().invoke(app, ["doctor", "--dir", str(worn.folder)], env={"COLUMNS": "120"}).stdout
+    assert remedy in shown
+
+
 def test_doctor_cuts_no_remedy_however_narrow_the_terminal_is(worn: Wearable, monkeypatch: pytest.MonkeyPatch) -> None:
     remedy = f"sudo cp /opt/{'very-long-folder/' * 8}65-inivation.rules /etc/udev/rules.d/"
     monkeypatch.setattr("client.doctor.examine", lambda premises: [Finding("udev rule", "wrong", "none", remedy)])

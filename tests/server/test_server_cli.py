@@ -512,6 +512,14 @@ def test_status_and_models_show_say_what_an_undecided_model_waits_for(folder: Fo
     registry.engine.dispose()
 
 
+def test_what_a_client_says_of_itself_is_shown_as_it_stands(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    registry = Registry(open_database(sqlite_url(folder.path / "registry.sqlite")), "fleet")
+    registry.saw(CheckIn("w1", 10, client_version="[/b][red]1"))
+    registry.engine.dispose()
+    assert "[/b][red]1" in folder.run("clients", "list")
+
+
 def test_clients_show_tells_how_a_wearable_is(folder: Folder) -> None:
     registry = Registry(open_database(sqlite_url(folder.path / "registry.sqlite")), "fleet")
     registry.saw(CheckIn("w1", 10))
