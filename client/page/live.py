@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from client.page.access import cookie
 from client.page.context import Key, Page
 from client.page.rendering import render
 from client.page.wearable_protocol import Status
@@ -24,9 +25,15 @@ def live_routes(page: Page) -> APIRouter:
 
     @routes.get("/events", response_class=EventSourceResponse)
     async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
-        """The parts of a screen whenever they have changed: what scripts need, the strip, live recognition."""
+        """The parts of a screen whenever they have changed: what scripts need, the strip, live recognition.
+
+        Until the phone is paired no more: what comes then may be of another wearer.
+        """
         words, shown = page.words(request), dict[str, str]()
+        token = cookie(request.headers, page.settings.tls)
         async for status in _until(page.stopping, wearable.changes()):
+            if not page.pairing.knows(token):
+                return
             for name, part in _parts(status, words).items():
                 if shown.get(name) != part:
                     shown[name] = part
@@ -85,16 +92,17 @@ def _recorded_s(status: Status) -> float:
 async def _until(stopping: asyncio.Event, changes: AsyncIterator[Status]) -> AsyncIterator[Status]:
     """What changes, until the page stops."""
     stopped = asyncio.ensure_future(stopping.wait())
+    following = asyncio.ensure_future(anext(changes))
     try:
         while True:
-            following = asyncio.ensure_future(anext(changes))
             await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not following.done():
-                following.cancel()
                 return
             try:
                 yield following.result()
             except StopAsyncIteration:
                 return
+            following = asyncio.ensure_future(anext(changes))
     finally:
         stopped.cancel()
+        following.cancel()

@@ -101,6 +101,14 @@ def test_a_code_becomes_a_cookie_that_no_script_and_no_other_page_gets(phone: Te
     assert post(phone, "/api/pair", {"code": code}).status_code == 403
 
 
+def test_a_forms_key_without_the_code_pairs_nobody(phone: TestClient, tmp_path: Path) -> None:
+    code, key = Pairing(tmp_path).code(), "0000000000000001"
+    assert post(phone, "/api/pair", {"code": code}, key).status_code == 200
+    phone.cookies.clear()
+    answer = post(phone, "/api/pair", {"code": "2222-2222"}, key)
+    assert answer.status_code == 403 and "set-cookie" not in answer.headers
+
+
 @pytest.mark.parametrize("host", ["evil.example", "mcoe-wxyz.local", "192.0.2.7", "mcoe-abcd.local.evil.example", ""])
 def test_a_name_that_is_not_the_wearables_is_refused(opened: TestClient, host: str) -> None:
     assert opened.get("/", headers={"Host": host}).status_code == 400

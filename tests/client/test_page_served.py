@@ -79,6 +79,31 @@ def test_an_open_stream_of_events_does_not_hold_the_page_up(tmp_path: Path) -> N
     asyncio.run(serve())
 
 
+def test_a_phone_that_is_unpaired_hears_no_more(tmp_path: Path) -> None:
+    async def serve() -> None:
+        stopping, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
+        wearable, settings = StandingWearable(), PageSettings(tmp_path, host="127.0.0.1", port=0, tls=False)
+        serving = asyncio.ensure_future(serve_page(wearable, settings, stopping, ready.set_result))
+        address = f"http://127.0.0.1:{await ready}"
+        try:
+            async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=120) as client:
+                await client.post("/api/pair", json={"code": Pairing(tmp_path).code()}, headers=KEY)
+                async with client.stream("GET", "/events") as events:
+                    lines = events.aiter_lines()
+                    async for line in lines:
+                        if "refusal" in line:
+                            break
+                    Pairing(tmp_path).unpair()
+                    wearable.recognise()
+                    async for line in lines:
+                        assert "Happiness" not in line
+        finally:
+            stopping.set()
+            await asyncio.wait_for(serving, 120)
+
+    asyncio.run(serve())
+
+
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         settings = PageSettings(tmp_path, host="127.0.0.1", port=taken.getsockname()[1])

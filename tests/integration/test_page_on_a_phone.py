@@ -22,6 +22,7 @@ from client.page.settings import PageSettings
 from client.page.wearable_protocol import ModelChoice
 from mcoe_model.data.geometry import Geometry
 from mcoe_model.errors import Locked
+from mcoe_model.invitation import Invitation
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "client"))  # the stand-in lies beside the page's own tests
 
@@ -42,10 +43,14 @@ SCREENS = (
 )
 
 
+INVITATION = f"mcoe-invitation:fleet.example.org:8443/{'0a' * 32}/{'t' * 32}/w-5x"
+
+
 @dataclass(frozen=True)
 class Walk:
     phone: Phone
     wearable: StandingWearable
+    pairing: Pairing
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +80,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
             phone.open(f"/pair#{Pairing(folder).code()}")
             phone.press("#pair .primary")
             phone.until_at("/")
-            yield Walk(phone, made["wearable"])  # type: ignore[arg-type]
+            yield Walk(phone, made["wearable"], Pairing(folder))  # type: ignore[arg-type]
     finally:
         made["loop"].call_soon_threadsafe(made["stopping"].set)  # type: ignore[attr-defined]
         thread.join(60)
@@ -204,6 +209,30 @@ def test_starting_without_a_connection_is_given_up_and_never_done_later(walk: Wa
     assert wearable.state.recording is None and "start" not in wearable.calls
 
 
+def test_a_pasted_invitation_joins_once_the_wearer_has_agreed(walk: Walk) -> None:
+    phone, wearable = walk.phone, walk.wearable
+    phone.open("/privacy")
+    phone.type("#invitation", "https://fleet.example.org")
+    phone.press("#join button")
+    phone.until(lambda: "This is no invitation" in phone.text(".wrong"))
+    assert phone.find("#invitation").get_attribute("value"), "what was pasted is still there, to be looked at"
+    phone.look("join-refused")
+    phone.find("#invitation").clear()
+    phone.type("#invitation", INVITATION)
+    phone.press("#join button")
+    phone.until(lambda: "agree" in phone.text(".wrong").lower())
+    assert wearable.joined is None
+    phone.press("[data-kind=updates] .agree")
+    phone.until(lambda: phone.find("[data-kind=updates] .withdraw").is_displayed())
+    phone.type("#invitation", f" {INVITATION} ")
+    phone.press("#join button")
+    phone.until(lambda: phone.text("#member") == "This wearable belongs to a fleet.")
+    phone.look("joined")
+    assert wearable.joined == Invitation.from_line(INVITATION)
+    kept = phone.chrome.execute_script("return JSON.stringify(localStorage)")
+    assert INVITATION not in phone.chrome.page_source + kept
+
+
 def test_whether_it_records_cannot_be_missed(walk: Walk) -> None:
     phone = walk.phone
     phone.open("/")
@@ -262,3 +291,21 @@ def test_every_screen_fits_can_be_tapped_and_read_out(walk: Walk, language: str,
         assert loaded and all(name.startswith((phone.address, "data:")) for name in loaded), loaded
     phone.zoom(1)
     assert phone.complaints() == []
+
+
+def test_a_phone_that_was_unpaired_comes_in_again_with_what_it_kept(walk: Walk) -> None:
+    phone, wearable, pairing = walk.phone, walk.wearable, walk.pairing
+    wearable.add("s4", 15)
+    phone.open("/label/s4")
+    phone.until(lambda: phone.find("#label").get_attribute("data-loaded"))
+    phone.offline(True)
+    phone.choose("#answer-neutral")
+    phone.press("#answer > .primary")
+    phone.until(lambda: json.loads(phone.chrome.execute_script("return localStorage['mcoe-forms']")))
+    pairing.unpair()
+    phone.offline(False)
+    phone.until_at("/pair")
+    phone.type("#code", pairing.code())
+    phone.press("#pair .primary")
+    phone.until_at("/")
+    phone.until(lambda: wearable.sessions["s4"].spans[0].label == "neutral")

@@ -96,6 +96,7 @@ export function submit(path, body = {}) {
 
 /** Send what is kept, one after the other, in one of the open tabs. */
 async function deliver() {
+  if (location.pathname === "/pair") return; // they wait until this phone is let in again
   await navigator.locks.request(KEPT, async () => {
     const later = new Set(); // those that the wearable does not take now, because it is locked or its disk is full
     const following = () => kept().find((form) => !later.has(form.key));
