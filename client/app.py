@@ -10,7 +10,7 @@ offers, a simulated client does neither.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -33,6 +33,9 @@ log = logging.getLogger("mcoe")
 #: 100.
 CANNOT_DO = 100
 
+#: Gets a message, its context, and what answers it.
+Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
+
 
 def make_client_app(
     open_store: Callable[[Context], ClipStore],
@@ -40,9 +43,13 @@ def make_client_app(
     offers: Offers | None = None,
     told: ToldFile | None = None,
     health: Callable[[], Health] | None = None,
+    mods: Sequence[Mod] = (),
 ) -> ClientApp:
-    """The ClientApp over the clip store that ``open_store`` finds for a node. Its check-ins tell of ``health``."""
-    app, payloads = ClientApp(), PayloadReader()
+    """The ClientApp over the clip store that ``open_store`` finds for a node. Its check-ins tell of ``health``.
+
+    ``mods`` see every message and its answer.
+    """
+    app, payloads = ClientApp(mods=list(mods)), PayloadReader()
 
     @app.query()
     def query(message: Message, context: Context) -> Message:

@@ -18,6 +18,7 @@ import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.traffic import Traffic
 from mcoe_model.consent import Consent
 from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, McoeError, OutputExists, ServerUnreachable
 from mcoe_model.files import write_bytes
@@ -103,11 +104,16 @@ class ClientPaths:
         return self.folder / "health.json"
 
     @property
+    def traffic(self) -> Path:
+        """How many bytes went to and from the fleet (`client.traffic`)."""
+        return self.folder / "traffic.json"
+
+    @property
     def of_wearer(self) -> tuple[Path, ...]:
         """Everything that belongs to the wearer, and to nobody who wears the device later."""
         keys = (self.key, self.public_key, self.device_key, self.authority, self.membership)
-        kept = (self.models, self.outbox, self.told, self.running, self.health, self.cache, self.recordings,
-                self.lessons)  # fmt: skip
+        kept = (self.models, self.outbox, self.told, self.running, self.health, self.traffic, self.cache,
+                self.recordings, self.lessons)  # fmt: skip
         return (*keys, *kept, *sorted(self.folder.glob(f"{self.store.name}*")))
 
 
@@ -211,12 +217,17 @@ def download_model(paths: ClientPaths, address: str, sha256: str | None = None) 
         path = paths.models / f"{sha256}.safetensors"
         if path.exists():
             return path
-        content = _fetch(client, key, f"/v1/device/models/{sha256}", path.with_suffix(".partial"))
+        partial = path.with_suffix(".partial")
+        before = _size(partial)
+        try:
+            content = _fetch(client, key, f"/v1/device/models/{sha256}", partial)
+        finally:
+            Traffic(paths.traffic).add(max(0, _size(partial) - before))
     if hashlib.sha256(content).hexdigest() != sha256:
-        path.with_suffix(".partial").unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise DataInvalid(f"the model {sha256[:12]} arrived damaged; try again")
     write_bytes(path, content)
-    path.with_suffix(".partial").unlink(missing_ok=True)
+    partial.unlink(missing_ok=True)
     return path
 
 
@@ -243,7 +254,7 @@ def ask_to_leave(paths: ClientPaths, address: str, way: str) -> Any:
 def _fetch(client: httpx.Client, key: ec.EllipticCurvePrivateKey, url: str, partial: Path) -> bytes:
     """The bytes behind a signed address; what arrived before a break is kept and not asked for again."""
     partial.parent.mkdir(parents=True, exist_ok=True)
-    begin = partial.stat().st_size if partial.exists() else 0
+    begin = _size(partial)
     headers = sign(key, "GET", url) | ({"range": f"bytes={begin}-"} if begin else {})
     try:
         with client.stream("GET", url, headers=headers) as answer:
@@ -257,6 +268,10 @@ def _fetch(client: httpx.Client, key: ec.EllipticCurvePrivateKey, url: str, part
     except httpx.HTTPError as fault:
         raise _unreachable(client, fault) from fault
     return partial.read_bytes()
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def refresh_authorities(paths: ClientPaths, address: str) -> bool:

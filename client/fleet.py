@@ -12,11 +12,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from client.app import make_client_app
+from client.check_in_gates import CheckInGates, CheckInRules
 from client.enrolment import (
     ClientPaths,
     Membership,
@@ -38,7 +41,9 @@ from client.own_models import settle_own_models
 from client.radio import Radio
 from client.running import Running
 from client.session_clips import SessionClips
+from client.settings import load_settings
 from client.told import ToldFile
+from client.traffic import Traffic
 from mcoe_model.errors import McoeError, ServerUnreachable, for_log
 from mcoe_model.model_file import read_card
 from mcoe_model.workers import end_with_parent, one_thread
@@ -59,10 +64,13 @@ class Keys:
         return Keys(device.derive("outbox"), device.derive("lessons"))
 
 
-def run_fleet(paths: ClientPaths, keys: Keys | None = None) -> None:
-    """Carry the fleet's messages and do its tasks until SIGTERM or SIGINT.
+def run_fleet(
+    paths: ClientPaths, rules: CheckInRules, keys: Keys | None = None, recording: Callable[[], bool] = lambda: False
+) -> None:
+    """Carry the fleet's messages and do its tasks until SIGTERM or SIGINT, while its gates are open.
 
     ``keys`` hang from the device key; by default from one without a passphrase, made at the first run.
+    ``recording`` is whether a recording runs.
 
     Raises DataMissing for a wearable that has not joined, DataInvalid, Locked, EnrolmentRefused, and ReportedLost for
     one that the server says is lost, which is kept in ``paths.told``; nothing is deleted.
@@ -79,9 +87,11 @@ def run_fleet(paths: ClientPaths, keys: Keys | None = None) -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    told = ToldFile(paths.told)
+    told, traffic = ToldFile(paths.told), Traffic(paths.traffic)
+    gates = CheckInGates(rules, traffic, recording)
+    gates.say_unknown()
     try:
-        model = _find_model(paths, membership, stopped)
+        model = _find_model(paths, membership, gates, stopped)
     except ReportedLost:
         told.hear_lost()
         raise
@@ -108,9 +118,17 @@ def run_fleet(paths: ClientPaths, keys: Keys | None = None) -> None:
     outbox = Outbox(paths.outbox, keys.outbox, lambda clips: _take(paths, keys, offers.resident, clips))
     connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
     learns = make_client_app(
-        lambda context: store_of(offers.resident), outbox, offers, told, lambda: read_health(paths)
+        lambda context: store_of(offers.resident), outbox, offers, told, lambda: read_health(paths), [traffic.counted]
     )
-    Node(connection, learns, stopped, lambda: _refresh(paths, membership, told, stopped), Radio(told, outbox)).run()
+
+    def clips() -> tuple[str, ...]:
+        try:
+            return store_of(offers.resident).clip_names()
+        except (McoeError, OSError):  # the next check-in says so
+            return ()
+
+    radio = Radio(told, outbox, gates.look, clips)
+    Node(connection, learns, stopped, lambda: _refresh(paths, membership, told, stopped), radio).run()
     if told.read().lost:
         raise ReportedLost("the server refused: this wearable was reported lost")
 
@@ -140,13 +158,15 @@ def _refresh(paths: ClientPaths, membership: Membership, told: ToldFile, stopped
     return changed
 
 
-def _find_model(paths: ClientPaths, membership: Membership, stopped: threading.Event) -> Path | None:
+def _find_model(
+    paths: ClientPaths, membership: Membership, gates: CheckInGates, stopped: threading.Event
+) -> Path | None:
     """The fleet's newest model; while the server does not answer, one that is here already, or wait for it.
 
     Any model of the generation will do: its backbones encode the clips, and a task brings the rest.
     """
     said = False
-    while not stopped.is_set():
+    while not gates.wait(stopped):
         try:
             refresh_authorities(paths, membership.address)
             return download_model(paths, membership.address)
@@ -163,22 +183,30 @@ def _find_model(paths: ClientPaths, membership: Membership, stopped: threading.E
 
 
 def main() -> None:
-    """As a child: its keys come as the first line of standard input, whose end ends this process."""
+    """`python -m client.fleet WEARER DIR`, a child: its keys come as the first line of standard input.
+
+    Further lines say whether a recording runs. Any other, and the end of it, ends this process.
+    """
     end_with_parent()
     said = json.loads(sys.stdin.readline())
-    keys = Keys(bytes.fromhex(said["outbox"]), bytes.fromhex(said["lessons"]))
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    keys, recording = Keys(bytes.fromhex(said["outbox"]), bytes.fromhex(said["lessons"])), threading.Event()
+    threading.Thread(target=_listen, args=(said, recording), daemon=True).start()
     try:
-        run_fleet(ClientPaths(Path(sys.argv[1])), keys)
+        rules = load_settings(Path(sys.argv[2]), {}).check_in_rules
+        run_fleet(ClientPaths(Path(sys.argv[1])), rules, keys, recording.is_set)
     except McoeError as fault:
         print(f"error: {for_log(fault)}", file=sys.stderr)
         sys.exit(fault.exit_code)
 
 
-def _end_with_input() -> None:
-    """The only thing that is said after the key is that it is time to end."""
-    sys.stdin.readline()
-    os.kill(os.getpid(), signal.SIGTERM)
+def _listen(said: dict[str, Any], recording: threading.Event) -> None:
+    """Keep ``recording`` to what is said of it; whatever else is said, it is time to end."""
+    try:
+        while "recording" in said:
+            (recording.set if said["recording"] else recording.clear)()
+            said = json.loads(sys.stdin.readline() or "{}")
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

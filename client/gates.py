@@ -6,20 +6,25 @@ thermal).
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 SYSTEM = Path("/sys/class")
-#: Per cent of a battery's charge above which it may learn without mains.
+ROUTES = Path("/proc/net/route")
+#: What the machine is connected by; ``other`` is what nobody pays by the byte, as far as it can be seen.
+Network = Literal["mobile", "other"]
+#: Per cent of a battery's charge above which it may do without mains.
 LEAST_CHARGE = 40
 #: Degrees Celsius from which on it may not.
 HOT = 75.0
 #: What names a cooling device of Linux that cools a processor by making it slower.
 _SLOWS = ("cpufreq", "devfreq", "processor")
-
-log = logging.getLogger("mcoe")
+#: Kinds of a network device (``DEVTYPE``) that end at a mobile phone's contract, and how such devices are named.
+_MOBILE_KINDS, _MOBILE_NAMES = ("wwan", "bluetooth"), ("ppp", "wwan", "rmnet", "bnep")
+#: Flag of a route that is up.
+_UP = 1
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,12 @@ class Sensors:
     throttled: bool | None
 
     def closed(self) -> tuple[str, ...]:
-        """Which gates are closed, in words; none: it may learn."""
+        """Which gates are closed, in words; none: it may learn, and check in."""
         found = []
         if not self.mains and self.charge is not None and self.charge <= LEAST_CHARGE:
-            found.append(f"battery at {self.charge} %: it learns on mains, or above {LEAST_CHARGE} %")
+            found.append(f"battery at {self.charge} %: waits for mains, or for more than {LEAST_CHARGE} %")
         if self.celsius is not None and self.celsius >= HOT:
-            found.append(f"{self.celsius:.0f} degrees: it learns below {HOT:.0f}")
+            found.append(f"{self.celsius:.0f} degrees: waits for less than {HOT:.0f}")
         return tuple(found)
 
     def unknown(self) -> tuple[str, ...]:
@@ -71,3 +76,25 @@ def read_sensors(system: Path = SYSTEM) -> Sensors:
                 slowed.append(int((cooling / "cur_state").read_text()) > 0)
     throttled = any(slowed) if slowed else None
     return Sensors(any(mains) if mains else None, min(charges, default=None), max(degrees, default=None), throttled)
+
+
+def read_network(system: Path = SYSTEM, routes: Path = ROUTES) -> Network | None:
+    """What the machine's default route goes over; None where that cannot be seen.
+
+    A phone's hotspot looks as any other Wi-Fi does.
+    """
+    found: list[tuple[int, str]] = []
+    with suppress(OSError, ValueError):
+        for line in routes.read_text().splitlines()[1:]:
+            device, destination, _, flags, _, _, metric, mask, *_ = line.split()
+            if destination == mask == "00000000" and int(flags, 16) & _UP:
+                found.append((int(metric), device))
+    if not found:
+        return None
+    device = min(found)[1]
+    try:
+        told = (system / "net" / device / "uevent").read_text().splitlines()
+    except OSError:
+        return None
+    kinds = [line.removeprefix("DEVTYPE=") for line in told if line.startswith("DEVTYPE=")]
+    return "mobile" if set(kinds) & set(_MOBILE_KINDS) or device.startswith(_MOBILE_NAMES) else "other"

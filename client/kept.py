@@ -1,4 +1,4 @@
-"""The updates that an outbox keeps, by their names alone."""
+"""What waits for the server, by its files' names alone: updates in an outbox, clips for a round."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def drop_kept(folder: Path) -> None:
     """Delete every update in an outbox's folder: none of them is wanted any more."""
     for path in folder.glob("*.sealed"):
         path.unlink(missing_ok=True)
+
+
+def kept_clips(lessons: Path) -> int:
+    """How many clips of a lesson book await a round."""
+    return sum(1 for _ in lessons.glob("*/rounds/*.sealed"))

@@ -43,7 +43,7 @@ async def _run(folder: Path, device: str, settings: ClientSettings, ready: Calla
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     texts = ConsentTexts(settings.consent_folder)
-    wearable = Wearable(folder, device, settings.rules(), texts)
+    wearable = Wearable(folder, device, settings.rules(), texts, settings.check_in_rules)
     await wearable.open()
 
     def served(at: int) -> None:

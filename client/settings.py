@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from client.check_in_gates import CheckInRules
 from client.consent_text import LANGUAGES, read_consent_text, read_consent_texts
 from client.sessions.rules import PromptRules, RetentionRules, StoreRules
 from client.wearers import SETTINGS_FILE
@@ -23,7 +24,7 @@ from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
 
 ENVIRONMENT = "MCOE_CLIENT_"
 _TIME = re.compile("([01][0-9]|2[0-3]):([0-5][0-9])")
-_GB = 10**9
+_MB, _GB = 10**6, 10**9
 
 
 def _setting(default: Any, says: str) -> Any:
@@ -49,6 +50,11 @@ class ClientSettings:
     quiet_until: str = _setting("08:00", "questions again from this time of the day on; the same: no quiet time")
     snooze_minutes: int = _setting(30, "minutes that a question stays away when it is put off")
     prompts_expire_hours: int = _setting(12, "hours after which a question is not asked any more")
+    check_in_from: str = _setting("00:00", "check-ins with the fleet from this time of the day on")
+    check_in_until: str = _setting("00:00", "no check-ins from this time of the day on; the same: at any time")
+    check_in_on_mobile: bool = _setting(False, "check in over a mobile network, too")
+    check_in_mb_per_day: int = _setting(1000, "megabytes a day after which no check-in happens; 0: any number")
+    check_in_mb_per_month: int = _setting(10_000, "megabytes a month after which no check-in happens; 0: any number")
 
     def __post_init__(self) -> None:
         found = []
@@ -68,9 +74,10 @@ class ClientSettings:
             found.append(f"quota_gb must be above 0 and finite, not {self.quota_gb}")
         if not 0 <= self.disk_floor_gb < math.inf:
             found.append(f"disk_floor_gb must not be negative and be finite, not {self.disk_floor_gb}")
-        if self.prompts_per_day < 0:
-            found.append(f"prompts_per_day must not be negative, not {self.prompts_per_day}")
-        for name in ("quiet_from", "quiet_until"):
+        for name in ("prompts_per_day", "check_in_mb_per_day", "check_in_mb_per_month"):
+            if getattr(self, name) < 0:
+                found.append(f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("quiet_from", "quiet_until", "check_in_from", "check_in_until"):
             if not _TIME.fullmatch(getattr(self, name)):
                 found.append(f"{name} must be a time of the day, such as 22:00, not {getattr(self, name)!r}")
         if self.consent_texts and not Path(self.consent_texts).is_dir():
@@ -89,6 +96,13 @@ class ClientSettings:
     def consent_folder(self) -> Path | None:
         """The study's consent texts, if there are any."""
         return Path(self.consent_texts) if self.consent_texts else None
+
+    @property
+    def check_in_rules(self) -> CheckInRules:
+        """When the wearable may check in."""
+        hours = (_minute(self.check_in_from), _minute(self.check_in_until))
+        per_day, per_month = self.check_in_mb_per_day * _MB, self.check_in_mb_per_month * _MB
+        return CheckInRules(hours, self.check_in_on_mobile, per_day, per_month)
 
     def rules(self) -> StoreRules:
         """`store_rules` with the version of the consent text that is asked for now. Raises DataMissing, DataInvalid."""

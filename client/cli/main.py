@@ -12,14 +12,16 @@ from typing import Annotated, Any
 import typer
 
 from client.cameras.source import EXAMPLES, parse_device
+from client.check_in_gates import CheckInGates
 from client.cli import doctor, export, models, page, sessions, wearer
 from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, paths_of, say, settled, told
 from client.control import ask
 from client.enrolment import ClientPaths, read_membership
-from client.kept import kept_ids
+from client.kept import kept_clips, kept_ids
 from client.leaving import COME_BACK, Leaving, join, key_id
 from client.running import Running
 from client.told import ToldFile
+from client.traffic import Traffic
 from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, WearableDown
 from mcoe_model.invitation import Invitation
 
@@ -75,8 +77,9 @@ def _learn(folder: Path) -> None:
             raise EnrolmentRefused(f"{left.line()}; {COME_BACK}")
         leaving.start()
         from client.fleet import run_fleet  # brings torch and Flower, which no other command needs
+        from client.settings import load_settings
 
-        run_fleet(paths)
+        run_fleet(paths, load_settings(folder, {}).check_in_rules)
 
 
 def _require_agreement(folder: Path, paths: ClientPaths) -> None:
@@ -124,7 +127,7 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     wearable, leaving = _running(folder), Leaving(folder)
     goodbyes = [*leaving.receipts(), *leaving.waiting()]
     try:
-        said, text = _fleet(folder)
+        said, text = _fleet(folder, wearable)
     except DataMissing:
         if wearable is None and paths_of(folder).folder == folder and not goodbyes:
             raise
@@ -171,14 +174,22 @@ def _wearable_line(now: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _fleet(folder: Path) -> tuple[dict[str, Any], str]:
-    """The wearable's part in its fleet. Raises DataMissing when it has none."""
+def _fleet(folder: Path, wearable: dict[str, Any] | None) -> tuple[dict[str, Any], str]:
+    """The wearable's part in its fleet. Raises DataMissing when it has none, SettingsError."""
+    from client.settings import load_settings
+
     paths = paths_of(folder)
-    waiting, running = kept_ids(paths.outbox), Running(paths.running).read()
-    heard = ToldFile(paths.told).read()
-    said = {**asdict(read_membership(paths)), "outbox": list(waiting), **asdict(running), **asdict(heard)}
-    text = f"member of {said['address']} as {said['client_id']}; {len(waiting)} updates wait for the server; "
-    text += f"runs model {running.runs[:12] or 'none yet'}"
+    said: dict[str, Any] = asdict(read_membership(paths))
+    waiting, clips, running = kept_ids(paths.outbox), kept_clips(paths.lessons), Running(paths.running).read()
+    heard, traffic = ToldFile(paths.told).read(), Traffic(paths.traffic)
+    records = wearable is not None and wearable["recording"] is not None
+    closed = CheckInGates(load_settings(folder, {}).check_in_rules, traffic, lambda: records).closed()
+    said |= {"outbox": list(waiting), "clips_waiting": clips, "gates_closed": closed, "traffic": asdict(traffic.used())}
+    said |= asdict(running) | asdict(heard)
+    text = f"member of {said['address']} as {said['client_id']}; {len(waiting)} updates wait for the server, "
+    text += f"{clips} clips for a round; runs model {running.runs[:12] or 'none yet'}"
+    if closed:
+        text += f"; no check-in now: {', '.join(closed)}"
     if running.refused:
         text += f"; refused {running.refused[:12]}: {running.refusal}"
     if Leaving(folder).of(key_id(paths)):

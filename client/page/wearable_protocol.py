@@ -122,6 +122,20 @@ class Learning:
 
 
 @dataclass(frozen=True)
+class CheckIns:
+    """Of the wearer's part in a fleet: what waits to be sent, and when.
+
+    ``updates`` wait for the server's word, ``clips`` for a round. ``closed``: which gates are, in English; ``due``:
+    when the server wants to hear of it again, None where it said nothing of that or it is time.
+    """
+
+    updates: int
+    clips: int
+    closed: tuple[str, ...] = ()
+    due: datetime.datetime | None = None
+
+
+@dataclass(frozen=True)
 class Status:
     """What the page shows of the wearable at any time; compared by value, sent when it changes.
 
@@ -130,7 +144,8 @@ class Status:
     ``why_not_live``: what their processes say, in English. ``dropped``: events, frames and samples that were left out
     because they cannot be right. ``no_room``: what would have to go before anything can be recorded, in English.
     ``left``: that this wearer has left the fleet, and what the server said to it. ``lost``: the server said that this
-    wearable was reported lost; it takes no part in the fleet until it joins anew.
+    wearable was reported lost; it takes no part in the fleet until it joins anew. ``check_ins``: None for who belongs
+    to no fleet.
     """
 
     stage: Stage
@@ -156,6 +171,7 @@ class Status:
     learning: Learning = Learning()
     left: Goodbye | None = None
     lost: bool = False
+    check_ins: CheckIns | None = None
 
 
 @dataclass(frozen=True)

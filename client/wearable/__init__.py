@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from client.check_in_gates import CheckInRules
 from client.children import Child
 from client.consent_text import ConsentTexts
 from client.health import keep_tally
@@ -40,10 +41,18 @@ log = logging.getLogger("mcoe")
 class Wearable(LearningWearable):
     """See the module. `run` keeps it going; everything else may be called meanwhile."""
 
-    def __init__(self, folder: Path, device: str, rules: StoreRules, texts: ConsentTexts) -> None:
-        super().__init__(folder, device, rules, texts)
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        rules: StoreRules,
+        texts: ConsentTexts,
+        check_ins: CheckInRules = CheckInRules(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        super().__init__(folder, device, rules, texts, check_ins)
         self._checks: tuple[page.Check, ...] = ()
         self._model: page.ModelChoice | None = None
+        self._check_ins: page.CheckIns | None = None
         self._stopping = asyncio.Event()
 
     @property
@@ -101,6 +110,7 @@ class Wearable(LearningWearable):
             dropped=self.capture.rate.dropped,
             left=self._left,
             lost=self._lost,
+            check_ins=self._check_ins,
         )
 
     async def changes(self) -> AsyncIterator[page.Status]:
@@ -155,6 +165,8 @@ class Wearable(LearningWearable):
                 await self._keep_to_consent()
                 self._checks = await self._checked()
                 self._model = await asyncio.to_thread(self._model_choice)
+                self._check_ins = await asyncio.to_thread(self.check_ins)
+                self.tell_fleet()
                 self.recognise.follow()  # the fleet's part, or an import, may have changed it
             except (McoeError, SQLAlchemyError) as fault:
                 log.warning("the wearable cannot be looked at: %s", for_log(fault))

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from client.check_in_gates import CheckInRules
 from client.consent_text import ConsentTexts
 from client.gates import read_sensors
 from client.learn_task import NewClip, Task
@@ -66,8 +67,15 @@ class _Work:
 class LearningWearable(LivedWearable):
     """A wearable whose model becomes its wearer's."""
 
-    def __init__(self, folder: Path, device: str, rules: StoreRules, texts: ConsentTexts) -> None:
-        super().__init__(folder, device, rules, texts)
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        rules: StoreRules,
+        texts: ConsentTexts,
+        check_ins: CheckInRules = CheckInRules(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        super().__init__(folder, device, rules, texts, check_ins)
         self.learning = page.Learning()
         self._learner: Process | None = None
         self._said_unknown = False

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from client import keys
+from client.check_in_gates import CheckInGates, CheckInRules
 from client.children import Child
 from client.consent_text import ConsentText, ConsentTexts
 from client.export.everything import everything
 from client.export.folder import zipped
-from client.kept import drop_kept
+from client.kept import drop_kept, kept_clips, kept_ids
 from client.keys import DeviceKey
 from client.leaving import FLEET_CONSENTS, Goodbye, Leaving, Way, join, key_id
 from client.own_models import settle_own_models
+from client.page import wearable_protocol as page
 from client.page.pairing import Pairing
 from client.running import Running
 from client.segment_files import left_over
 from client.sessions import Store, StoreRules, now
 from client.told import ToldFile
+from client.traffic import Traffic
 from client.wearable.folders import make_plain_folder
 from client.wearable.labels import LabellingWearable
 from client.wearers import FIRST_CODE, Wearers, check_code
@@ -39,9 +44,18 @@ log = logging.getLogger("mcoe")
 class LivedWearable(LabellingWearable):
     """From the first visit to the wearer's leaving."""
 
-    def __init__(self, folder: Path, device: str, rules: StoreRules, texts: ConsentTexts) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        rules: StoreRules,
+        texts: ConsentTexts,
+        check_ins: CheckInRules = CheckInRules(),  # noqa: B008 (it is frozen)
+    ) -> None:
         super().__init__(folder, device, texts)
         self._rules = rules
+        self._check_in_rules = check_ins
+        self._told_recording = False  # what the fleet's part was told last
         self._key: DeviceKey | None = None
         self._wearers = Wearers(folder)
         self.leaving = Leaving(folder)
@@ -279,17 +293,37 @@ class LivedWearable(LabellingWearable):
     def _fleet_arguments(self) -> list[str] | None:
         """The fleet's part runs for a member who has agreed to learning and to sending updates."""
         agreed = self.stage == "open" and set(FLEET_CONSENTS) <= self.known.allowed
-        return [str(self.paths.folder)] if agreed and self._is_member() and self.paths is not None else None
+        if not agreed or not self._is_member() or self.paths is None:
+            return None
+        return [str(self.paths.folder), str(self.folder)]
 
     def _is_member(self) -> bool:
         """Whether there is a fleet that the wearer has joined, has not left, and was not reported lost to."""
         joined = self.paths is not None and self.paths.membership.exists()
         return joined and self._left is None and not self._lost
 
-    def _greet_fleet(self) -> dict[str, str]:
+    def _greet_fleet(self) -> dict[str, Any]:
         """Its keys: the device key may need a passphrase, which this process has heard."""
         assert self._key is not None  # else it would not be started
-        return {"do": "open"} | {purpose: self._key.derive(purpose).hex() for purpose in ("outbox", "lessons")}
+        self._told_recording = self.under_way is not None
+        keys = {purpose: self._key.derive(purpose).hex() for purpose in ("outbox", "lessons")}
+        return keys | {"recording": self._told_recording}
+
+    def tell_fleet(self) -> None:
+        """Let the fleet's part know whether a recording runs: it checks in afterwards."""
+        runs = self.under_way is not None
+        if runs != self._told_recording and self.fleet.say({"recording": runs}):
+            self._told_recording = runs
+
+    def check_ins(self) -> page.CheckIns | None:
+        """What waits for the next check-in, and why it is not now; None for who belongs to no fleet."""
+        paths = self.paths
+        if paths is None or not self._is_member():
+            return None
+        gates = CheckInGates(self._check_in_rules, Traffic(paths.traffic), lambda: self.under_way is not None)
+        due = ToldFile(paths.told).read().next_check_in
+        at = datetime.datetime.fromtimestamp(due, datetime.UTC) if due > time.time() else None
+        return page.CheckIns(len(kept_ids(paths.outbox)), kept_clips(paths.lessons), gates.closed(), at)
 
     async def _stop_if_recording(self) -> None:
         if self.under_way is not None:

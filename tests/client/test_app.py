@@ -11,6 +11,7 @@ from toy_store import BASE_SHA256, ToyStore, expectation, payload, task
 
 from client.app import CANNOT_DO, make_client_app
 from client.outbox import Outbox
+from client.traffic import Traffic
 from mcoe_model.health import Health
 from mcoe_model.protocol import CheckIn, UpdateMeta
 from mcoe_model.tensors import STYPE, pack, unpack
@@ -62,6 +63,18 @@ def test_a_check_in_tells_of_the_wearables_health_beside_it() -> None:
     before = ask(RecordDict(), MessageType.QUERY)
     assert dict(reply.content["check-in"]) == dict(before.content["check-in"])  # as an older server reads it
     assert set(before.content) == {"check-in"}
+
+
+def test_what_messages_hold_is_counted_both_ways(tmp_path: Path) -> None:
+    traffic = Traffic(tmp_path / "traffic.json")
+    app = make_client_app(lambda context: ToyStore("client-a", 6), mods=[traffic.counted])
+    ask(RecordDict(), MessageType.QUERY, app=app)
+    check_in = traffic.used().in_day
+    assert 200 < check_in < 2000
+    asked = request()
+    reply = ask(asked, app=app)
+    both = asked.array_records["model"].count_bytes() + reply.content.array_records["update"].count_bytes()
+    assert both < traffic.used().in_day - check_in < both + 5000
 
 
 def test_a_question_that_cannot_be_read_is_answered_all_the_same() -> None:

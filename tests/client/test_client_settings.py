@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from client.check_in_gates import CheckInRules
 from client.sessions import PromptRules, RetentionRules
 from client.settings import ClientSettings, load_settings
 from mcoe_model.errors import SettingsError
@@ -30,6 +31,7 @@ def test_flags_go_over_the_environment_and_that_over_the_file(tmp_path: Path) ->
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "mcoe-client.toml").write_text(
         'quota_gb = 0\ncolour = "red"\npage_port = "x"\nquiet_until = "25:00"\npage_tls = false\nlanguage = "fr"\n'
+        'check_in_from = "8"\ncheck_in_mb_per_day = -1\ncheck_in_mb_per_month = 0.5\ncheck_in_on_mobile = 1\n'
         'days_after_recording = 0\nconsent_texts = "/nowhere"\nprompts_per_day = -1\nstudy_key = "/nowhere"\n'
     )
     with pytest.raises(SettingsError) as caught:
@@ -39,7 +41,19 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         assert name in told
     for name in ("consent_texts", "prompts_per_day", "study_key", "disk_floor_gb", "snooze_minutes"):
         assert name in told
-    assert len(caught.value.faults) == 12
+    for name in ("check_in_from", "check_in_mb_per_day", "check_in_mb_per_month", "check_in_on_mobile"):
+        assert name in told
+    assert len(caught.value.faults) == 16
+
+
+def test_check_ins_need_no_settings_and_take_those_that_there_are(tmp_path: Path) -> None:
+    assert load_settings(tmp_path, {}, {}).check_in_rules == CheckInRules()
+    (tmp_path / "mcoe-client.toml").write_text(
+        'check_in_from = "22:00"\ncheck_in_until = "06:30"\ncheck_in_on_mobile = true\n'
+        "check_in_mb_per_day = 5\ncheck_in_mb_per_month = 0\n"
+    )
+    found = load_settings(tmp_path, {}, {}).check_in_rules
+    assert found == CheckInRules((22 * 60, 6 * 60 + 30), True, 5_000_000, 0)
 
 
 def test_consent_texts_of_different_versions_are_a_fault(tmp_path: Path) -> None:

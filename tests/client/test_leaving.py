@@ -19,6 +19,7 @@ from answering_server import Answers, keys_in, worn
 from real_front import RealFront
 from typer.testing import CliRunner
 
+from client.check_in_gates import CheckInRules
 from client.cli import app
 from client.consent_text import ConsentTexts, read_consent_text
 from client.enrolment import ClientPaths, Membership, ReportedLost, enrol
@@ -438,7 +439,7 @@ def test_a_wearable_that_is_told_that_it_is_lost_locks_once_and_deletes_nothing(
             assert (await wearable.status()).enrolled
             front.registry.revoke("w1", lost=True)
             with pytest.raises(ReportedLost):
-                await asyncio.to_thread(run_fleet, paths, Keys(b"o" * 32, b"l" * 32))
+                await asyncio.to_thread(run_fleet, paths, CheckInRules(), Keys(b"o" * 32, b"l" * 32))
             before = contents(paths.recordings.parent)
             await wearable.look_whether_lost()
             status = await wearable.status()

@@ -22,7 +22,7 @@ from client.leaving import Goodbye
 from client.page.app import make_page
 from client.page.pairing import Pairing
 from client.page.settings import PageSettings
-from client.page.wearable_protocol import LastLesson, Learning, ModelChoice
+from client.page.wearable_protocol import CheckIns, LastLesson, Learning, ModelChoice
 from mcoe_model.consent import Consent
 from mcoe_model.errors import (
     EnrolmentRefused,
@@ -443,6 +443,19 @@ def test_a_wearable_that_was_reported_lost_says_so_and_how_it_comes_back(
     wearable.change(lost=True)
     said = opened.get("/privacy", headers={"Accept-Language": "de"}).text
     assert "verloren" in said and '<form id="join">' in said
+
+
+def test_the_privacy_screen_says_what_waits_for_the_fleet_and_why(
+    opened: TestClient, wearable: StandingWearable
+) -> None:
+    assert 'id="waits"' not in opened.get("/privacy").text
+    wearable.change(enrolled=True, check_ins=CheckIns(2, 31, ("a recording runs",)))
+    said = opened.get("/privacy").text
+    assert "2 results, 31 labelled parts" in said and "a recording runs" in said
+    due = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
+    wearable.change(check_ins=CheckIns(0, 0, (), due))
+    said = opened.get("/privacy").text
+    assert "a recording runs" not in said and "Shares again at" in said
 
 
 @pytest.mark.parametrize(

@@ -71,3 +71,32 @@ def test_something_new_in_the_outbox_wakes_it(outbox: Outbox) -> None:
     assert made.may_sleep(SENT_S)
     keep(outbox, SECOND)
     assert made.seconds_left() == 0.0
+
+
+def test_a_closed_gate_lets_it_leave_and_keeps_it_away_whatever_the_server_wants(outbox: Outbox) -> None:
+    told, closed = ToldFile(outbox.folder.parent / "told.json"), ["a recording runs"]
+    made = Radio(told, outbox, lambda: closed)
+    assert not made.may_sleep(LINGER_S - 1)
+    assert made.may_sleep(LINGER_S)
+    keep(outbox, FIRST)
+    assert made.seconds_left() > 0
+    closed.clear()
+    assert made.seconds_left() == 0.0
+    assert not made.may_sleep(10 * SENT_S)
+
+
+def test_new_clips_wake_it_after_a_rest_and_those_it_had_do_not(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, clips = ToldFile(outbox.folder.parent / "told.json"), ["1-1"]
+    told.hear(News(next_check_in_s=5000.0))
+    made = Radio(told, outbox, clips=lambda: clips)
+    assert made.may_sleep(LINGER_S)
+    clips.append("2-2")
+    assert made.seconds_left() > 0
+    monkeypatch.setattr("client.radio.REST_S", 0.0)
+    assert made.seconds_left() == 0.0
+    assert made.may_sleep(LINGER_S)
+    assert made.seconds_left() > 0
+    clips.remove("1-1")
+    assert made.seconds_left() > 0

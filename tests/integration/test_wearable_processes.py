@@ -131,6 +131,7 @@ def test_the_fleets_part_runs_only_for_who_joined_and_agreed(worn: RealWearable)
     wearer = worn.folder / "wearers" / "P01"
     away = f'address = "127.0.0.1:{free_port()}"\nclient_id = "w1"\nclips = ""\nsubject = ""\n'
     (wearer / "membership.toml").write_text(away)
+    (wearer / "models").rename(wearer / "set aside")  # with a model, it would have nothing to fetch before it connects
     make_key(ClientPaths(wearer))
     (wearer / "ca.crt").write_bytes(device_certificate(worn.folder / "page").certificate.read_bytes())
     worn.ask("consent", kind="learning", language="en")
@@ -138,6 +139,14 @@ def test_the_fleets_part_runs_only_for_who_joined_and_agreed(worn: RealWearable)
     worn.ask("consent", kind="updates", language="en")
     log = worn.folder / "logs" / "fleet.log"
     wait_for(lambda: log.exists() and "no answer from" in log.read_text(), 120, "the fleet's part, without a server")
+    assert worn.status()["check_ins"]["closed"] == []
+    session = recorded(worn)
+    wait_for(lambda: "no check-in now: a recording runs" in log.read_text(), 60, "waiting for the recording's end")
+    wait_for(lambda: worn.status()["check_ins"]["closed"] == ["a recording runs"], 60, "that it is said")
+    worn.ask("stop")
+    wait_for(lambda: "it may check in again" in log.read_text(), 60, "check-ins after the recording")
+    worn.ask("delete", session=session)
+    (wearer / "set aside").rename(wearer / "models")
     worn.ask("withdraw", kind="updates")
     wait_for(lambda: worn.child("client.fleet") is None, 30, "the end of the fleet's part")
 
