@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from mcoe_model.errors import RoundFailed, TooFewSubjects
+from mcoe_model.protocol import MAX_CHECK_IN_S
 from mcoe_model.tensors import unpack
 from server.acceptance import Accepted, Rejected, Reply
 from server.check_ins import STILL_THERE
@@ -182,8 +183,10 @@ class Coordinator:
         learned = self.engine.registry.nothing_new(most) if most else frozenset()
         able = {c for c, p in here.items() if p.check_in.examples and self.presence.may_train(c)}
         if every_s := self.presence.check_ins.every_s:  # who sleeps comes while the round is open
-            since = utc_now() - datetime.timedelta(seconds=STILL_THERE * every_s)
-            able |= self.engine.registry.able_since(since)
+            heard_s = STILL_THERE * every_s
+            if self.engine.settings.first_k:  # the round waits for the first ones only, whenever the others come
+                heard_s = max(heard_s, min(self.policy.deadline_s, MAX_CHECK_IN_S))
+            able |= self.engine.registry.able_since(utc_now() - datetime.timedelta(seconds=heard_s))
         ready = self.engine.eligible(able - learned)
         absent = self.engine.eligible(enrolled - here.keys() - set(ready))
         return ready, sorted(here.keys() - set(ready)), absent

@@ -77,7 +77,7 @@ class ServerSettings:
     cohort_filter: str = _setting("*", "clients that rounds may ask: patterns over id or alias, separated by commas")
     over_select: float = _setting(1.0, "ask so many times more clients, and close when enough were accepted")
     quorum: float = _setting(0.5, "share of the cohort whose replies must be accepted")
-    first_k: int = _setting(0, "a round closes when so many replies are accepted; 0: it waits for all")
+    first_k: int = _setting(-1, "accepted replies that close a round; 0: all; -1: min_clients with check_in_s, or all")
     max_staleness: int = _setting(4, "with first_k, a late update is taken at most so many versions later")
     staleness_exponent: float = _setting(0.5, "a of the weight (1 + tau)^-a of an update tau versions late")
     deadline_s: float = _setting(3600.0, "seconds after which a round closes without those who have not answered")
@@ -110,9 +110,7 @@ class ServerSettings:
     server_momentum: float = _setting(0.9, "momentum of fedavgm, beta 1 of fedadam")
     server_second_momentum: float = _setting(0.99, "beta 2 of fedadam")
     server_adaptivity: float = _setting(1e-3, "tau of fedadam: below it, values take smaller steps")
-    forget_default: Forgetting = _whole(
-        "keep", f"when a wearer asks to be forgotten: {', '.join(FORGETTING)}"
-    )
+    forget_default: Forgetting = _whole("keep", f"when a wearer asks to be forgotten: {', '.join(FORGETTING)}")
     keep_updates: bool = _setting(False, "keep accepted updates for `rounds replay`: to look into faults")
     coarse: bool = _setting(False, "keep router statistics in four bins once their round is over")
     retention_days: int = _setting(90, "days that router statistics and check-ins are kept")
@@ -138,7 +136,7 @@ class ServerSettings:
             found.append(f"forget_default must be one of {', '.join(FORGETTING)}, not {self.forget_default!r}")
         if not 1 <= self.over_select <= 10:
             found.append(f"over_select must be between 1 and 10, not {self.over_select}")
-        if self.first_k and self.over_select > 1:
+        if self.first_k > 0 and self.over_select > 1:
             found.append("first_k and over_select both close a round early; set one of them")
         if self.cohort.isdigit() and int(self.cohort) < self.first_k:
             found.append(f"first_k is {self.first_k}, and a cohort of {self.cohort} never sends so many")
@@ -211,6 +209,15 @@ class ServerSettings:
         return OptimiserSettings(self.server_optimiser, self.server_lr or None, *moments)
 
     @property
+    def first_replies(self) -> int:
+        """How many accepted replies close a round; 0: all. Wearables that sleep are seldom there together."""
+        if self.first_k != -1:
+            return self.first_k
+        if not self.check_in_s or self.private or self.over_select > 1:
+            return 0
+        return max(self.opening.min_clients, RULES[self.rule].least(self.rule_settings))
+
+    @property
     def opening(self) -> Opening:
         """When rounds open; a cohort of a fixed number needs as many clients."""
         enough = max(self.min_clients, int(self.cohort)) if self.cohort.isdigit() else self.min_clients
@@ -258,7 +265,7 @@ class ServerSettings:
             private=self.private_mode,
             optimiser=self.optimiser,
             trusted_set=self.trusted_set,
-            first_k=self.first_k,
+            first_k=self.first_replies,
             max_staleness=self.max_staleness,
             cohort_filter=self.cohort_filter,
         )

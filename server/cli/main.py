@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,9 @@ app.command("doctor", epilog="Example:  mcoe-server doctor --json")(care.doctor)
 app.command("backup", epilog="Example:  mcoe-server backup /media/copy/2026-11-21")(care.backup)
 app.command("restore", epilog="Example:  mcoe-server restore /media/copy/2026-11-21 --dir new-server")(care.restore)
 
+#: What `init --sleeping` writes, in seconds: a check-in an hour, and a week in which a round's first replies may come.
+CHECK_IN_S, DEADLINE_S = 3600.0, 7 * 86_400.0
+
 Port = Annotated[int | None, typer.Option(help="Port that wearables reach [8443].")]
 
 
@@ -53,6 +57,9 @@ def init(
     name: Annotated[list[str] | None, typer.Option(help="Host name or address by which wearables reach it.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for every one.")] = "127.0.0.1",
     port: Port = None,
+    sleeping: Annotated[
+        bool, typer.Option("--sleeping", help="For wearables that check in once an hour and are seldom there together.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the data folder: settings, the fleet's certificate authority, the server's certificate and keys."""
@@ -61,10 +68,12 @@ def init(
         raise OutputExists(f"{folder} holds a server already; nothing was changed")
     first = port or 8443
     settings = ServerSettings(host=host, port=first, local_port=first + 1, dashboard_port=first + 2)
+    if sleeping:
+        settings = replace(settings, check_in_s=CHECK_IN_S, deadline_s=DEADLINE_S)
     make_authority(paths.certificates)
     make_server_certificate(paths.certificates, [*(name or []), "localhost", "127.0.0.1"])
     write_bytes(paths.secret, secrets.token_hex(32).encode())
-    written = ("host", "port", "local_port", "dashboard_port")
+    written = ("host", "port", "local_port", "dashboard_port", *(("check_in_s", "deadline_s") if sleeping else ()))
     lines = [f"{key} = {json.dumps(getattr(settings, key))}" for key in written]
     write_bytes(paths.settings, ("\n".join(lines) + "\n").encode())
     authority = fingerprint(read_certificate(paths.certificates / "ca.crt"))
@@ -225,7 +234,7 @@ def _check_private(settings: ServerSettings, enrolled: int) -> None:
         norm_bound_learned=False,
         router_statistics_released=False,
         losses_released=False,
-        first_k=settings.first_k > 0,
+        first_k=settings.first_replies > 0,
         delta=settings.private_delta,
         clients=max(1, enrolled),
     )

@@ -109,6 +109,7 @@ class Fleet:
     """A coordinator and its engine in this process, and its clients in another."""
 
     pool: ProcessPoolExecutor
+    grid_kind: type[SlowGrid]
 
     def __init__(self, folder: Path, nodes: list[dict[str, Any]], **engine: Any) -> None:
         self.engine: RoundEngine = toy_engine(folder, **engine)
@@ -116,6 +117,7 @@ class Fleet:
         self.nodes = nodes
         self.events: list[Event] = []
         self.under_way: dict[str, str] = {}
+        self.grid_kind = SlowGrid
         self.obstacle: Callable[[], str | None] = lambda: None
 
     def run(
@@ -127,7 +129,7 @@ class Fleet:
         check_ins: CheckIns = CheckIns(),  # noqa: B008 (it is frozen)
         **policy_of: Any,
     ) -> None:
-        with closing(SlowGrid("toy_clients:app", self.nodes, {"log": str(self.log)}, self.pool)) as self.grid:
+        with closing(self.grid_kind("toy_clients:app", self.nodes, {"log": str(self.log)}, self.pool)) as self.grid:
             policy = Policy(rounds, cohort, poll_s=LOCAL_POLL, **policy_of)
             presence = Presence(self.grid, self.engine.registry.saw, check_ins=check_ins)
             self.coordinator = Coordinator(presence, self.engine, policy, seed, watch or self.events.append)
@@ -377,6 +379,36 @@ def test_a_round_closes_with_the_first_k_and_nobody_else_is_waited_for(tmp_path:
         assert (len(row.cohort), row.state) == (3, PUBLISHED)
         assert sorted(reply.reason or "" for reply in replies) == ["", "", "no reply"]
         assert [reply.staleness for reply in replies if reply.accepted] == [0, 0]
+
+
+class ShiftGrid(SlowGrid):
+    """A local grid with one node at a time: each leaves when it was there for so many looks."""
+
+    looks = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        nodes = list(super().get_node_ids())
+        self.looks += 1
+        assert self.looks < 20_000, "no model was made"
+        return [nodes[self.looks // 40 % len(nodes)]]
+
+
+def test_clients_that_are_never_there_together_make_new_models(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, HONEST)
+    fleet.grid_kind = ShiftGrid
+    fleet.engine.settings = replace(fleet.engine.settings, first_k=3, max_staleness=2)
+
+    def until_two(event: Event) -> None:
+        fleet.events.append(event)
+        if isinstance(event, RoundEnded) and event.number == 2:
+            fleet.coordinator.stopped.set()
+
+    few = Opening(min_clients=3)
+    # They were heard long before, as far as check-ins go, and yet within the time that a round waits.
+    fleet.run(rounds=0, opening=few, deadline_s=600.0, check_ins=CheckIns(every_s=0.001), watch=until_two)
+    for row in fleet.engine.registry.rounds():
+        assert (row.state, len(row.cohort)) == (PUBLISHED, 3)
+        assert {reply.client_id for reply in fleet.engine.registry.replies(row.id) if reply.accepted} == set(row.cohort)
 
 
 def test_an_update_whose_client_withdraws_does_not_close_the_round(tmp_path: Path) -> None:

@@ -86,6 +86,14 @@ def test_init_makes_keys_that_only_the_owner_reads_and_refuses_to_overwrite(empt
     assert {path: path.read_bytes() for path in empty.path.rglob("*") if path.is_file()} == before
 
 
+def test_init_for_sleeping_wearables_lets_the_first_replies_close_a_round(tmp_path: Path) -> None:
+    made = Folder(tmp_path / "fleet")
+    made.run("init", "--sleeping")
+    settings = load_settings(ServerPaths(made.path), {})
+    assert settings.check_in_s == 3600.0 and settings.deadline_s == 7 * 86_400
+    assert settings.round_settings.first_k == settings.min_clients == 2
+
+
 def test_a_folder_that_init_did_not_make_is_named(tmp_path: Path) -> None:
     for command in (["status"], ["clients", "list"], ["doctor"], ["start"]):
         assert "mcoe-server init" in Folder(tmp_path / "none").run(*command, code=ExitCode.DATA_MISSING)

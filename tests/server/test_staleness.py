@@ -253,7 +253,7 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: s
         {"first_k": 4, "cohort": "3"},
         {"first_k": 2, "private": True},
         {"first_k": 1, "rule": "median"},
-        {"first_k": -1},
+        {"first_k": -2},
         {"staleness_exponent": -0.5},
     ],
 )
@@ -265,3 +265,24 @@ def test_settings_of_a_server_that_cannot_be_are_refused(changes: dict[str, obje
     assert (found.round_settings.first_k, found.round_settings.max_staleness) == (3, 5)
     assert (found.rule_settings.staleness_exponent, found.rule_settings.max_examples) == (1.0, 7)
     assert found.rule_settings.max_gate_mass == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({}, 0),
+        ({"check_in_s": 60.0}, 2),
+        ({"check_in_s": 60.0, "min_clients": 3}, 3),
+        ({"check_in_s": 60.0, "cohort": "5"}, 5),
+        ({"check_in_s": 60.0, "rule": "krum"}, 5),
+        ({"check_in_s": 60.0, "first_k": 0}, 0),
+        ({"check_in_s": 60.0, "first_k": 4}, 4),
+        ({"check_in_s": 60.0, "over_select": 2.0}, 0),
+        ({"check_in_s": 60.0, "private": True}, 0),
+        ({"first_k": 3}, 3),
+    ],
+)
+def test_where_wearables_sleep_the_first_replies_close_a_round_unless_it_is_said(
+    changes: dict[str, object], first: int
+) -> None:
+    assert ServerSettings(**changes).round_settings.first_k == first  # type: ignore[arg-type]
