@@ -3,8 +3,9 @@
 Written against dv-processing 2.0.4 and not yet run with a camera: `docs/client.md` has the list for the first time.
 
 What the camera is set to: a frame every 33.333 ms, exposed automatically but never longer than 25 ms, or the clock of
-the frames would slow down in the dark; grey; events, frames and motion on; the signal input off. The event pixel's
-biases are the values of two public drivers built on iniVation's libcaer (DAVIS346B), not checked on hardware.
+the frames would slow down in the dark; grey; events, frames and motion on; the signal input off unless it is asked
+for, and then heard at its rising edges. The event pixel's biases are the values of two public drivers built on
+iniVation's libcaer (DAVIS346B), not checked on hardware.
 """
 
 from __future__ import annotations
@@ -86,16 +87,19 @@ class Davis346:
 
     ended = False
 
-    def __init__(self, dv: ModuleType, camera: Any) -> None:
+    def __init__(self, dv: ModuleType, camera: Any, signals: bool) -> None:
         self._camera: Any = camera
         self._intake = Intake()
         self._automatic = True
-        _set_up(dv, camera)
+        _set_up(dv, camera, signals)
         self.info = CameraInfo("DAVIS346", str(camera.getSerialNumber()), frozenset(STREAMS), usb3=True)
 
     @classmethod
-    def open(cls, serial: str | None = None) -> Davis346:
-        """Open the camera with this serial number, or the only one. Raises MissingExtra, CameraMissing."""
+    def open(cls, serial: str | None = None, signals: bool = False) -> Davis346:
+        """Open the camera with this serial number, or the only one. Raises MissingExtra, CameraMissing.
+
+        ``signals``: rising edges at its signal input arrive as triggers.
+        """
         dv = dv_processing()
         # Without a camera the constructors raise whatever they run into; so look first.
         found = dv.io.camera.discover()
@@ -111,7 +115,7 @@ class Davis346:
         except FAULTS as fault:
             raise CameraMissing(_why_not_opened(plugged())) from fault
         _check(dv, camera)
-        return cls(dv, camera)
+        return cls(dv, camera, signals)
 
     def read(self) -> Portion | None:
         if self._camera is None:
@@ -139,13 +143,6 @@ class Davis346:
 
     def close(self) -> None:
         self._camera = None
-
-    def listen_to_signals(self, on: bool) -> None:
-        """Turn the signal input on or off: rising edges arrive as triggers."""
-        self._camera.setDetectorRisingEdges(on)
-        self._camera.setDetectorFallingEdges(False)
-        self._camera.setDetectorRunning(on)
-
 
     def _limit_exposure(self, frames: list[Frame]) -> None:
         """The camera knows no longest exposure: hold it there while it is too dark, and let go when it is not."""
@@ -180,7 +177,7 @@ def _check(dv: ModuleType, camera: Any) -> None:
         raise CameraMissing("the camera is on USB 2, which loses events; use a USB 3 port (blue) and a USB 3 cable")
 
 
-def _set_up(dv: ModuleType, camera: Any) -> None:
+def _set_up(dv: ModuleType, camera: Any, signals: bool) -> None:
     """See the module."""
     camera.setColorMode(camera.ColorMode.GRAYSCALE)
     camera.setFlatten(camera.Flatten.NONE)
@@ -193,7 +190,9 @@ def _set_up(dv: ModuleType, camera: Any) -> None:
     camera.setImuRunningAccelerometer(True)
     camera.setImuRunningGyroscope(True)
     camera.setImuRunningTemperature(True)
-    camera.setDetectorRunning(False)
+    camera.setDetectorRisingEdges(signals)
+    camera.setDetectorFallingEdges(False)
+    camera.setDetectorRunning(signals)
     camera.setAutoExposure(True)
 
 

@@ -33,7 +33,8 @@ STREAMS: tuple[Stream, ...] = ("events", "frames", "imu", "triggers")
 
 Kind = Literal["davis346", "recording", "network", "simulated", "none"]
 EXAMPLES = (
-    "davis346, davis346:SERIAL, recording:FILE, network:DIR, network:HOST:PORT, simulated, simulated:SEED or none"
+    "davis346, davis346:SERIAL, davis346+signals, recording:FILE, network:DIR, network:HOST:PORT, simulated, "
+    "simulated:SEED or none"
 )
 
 
@@ -104,7 +105,7 @@ class CameraSource(Protocol):
 class DeviceName:
     """A camera as the user names it; only what belongs to its kind is set.
 
-    - ``serial``: of a davis346, or None for the only one that is there.
+    - ``serial``: of a davis346, or None for the only one that is there; ``signals``: listen to its signal input.
     - ``path``: a recording's file, or the folder with a network camera's UNIX sockets.
     - ``host``, ``port``: a network camera's address; its streams are at this port and the three that follow.
     - ``keys``: folder with `authority.pem`, `certificate.pem` and `key.pem`, for a camera on another machine.
@@ -113,6 +114,7 @@ class DeviceName:
 
     kind: Kind
     serial: str | None = None
+    signals: bool = False
     path: Path | None = None
     host: str | None = None
     port: int | None = None
@@ -126,8 +128,8 @@ def parse_device(text: str) -> DeviceName:
     match kind:
         case "none" if not colon:
             return DeviceName("none")
-        case "davis346" if rest or not colon:
-            return DeviceName("davis346", serial=rest or None)
+        case "davis346" | "davis346+signals" if rest or not colon:
+            return DeviceName("davis346", serial=rest or None, signals=kind != "davis346")
         case "recording" if rest:
             return DeviceName("recording", path=Path(rest).expanduser())
         case "simulated" if not colon:
@@ -185,7 +187,7 @@ def open_source(text: str) -> CameraSource:
         case "davis346":
             from client.cameras.davis346 import Davis346
 
-            return Davis346.open(device.serial)
+            return Davis346.open(device.serial, device.signals)
         case "recording":
             from client.cameras.recording import Recording
 
@@ -208,7 +210,7 @@ def find_again(text: str, lost: CameraInfo) -> CameraSource | None:
     if device.kind == "recording":
         return None
     try:
-        found = open_source(f"davis346:{lost.serial}" if device.kind == "davis346" else text)
+        found = open_source(f"{text.partition(':')[0]}:{lost.serial}" if device.kind == "davis346" else text)
     except CameraMissing:
         return None
     if (found.info.model, found.info.serial) != (lost.model, lost.serial):

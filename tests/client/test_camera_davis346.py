@@ -18,7 +18,7 @@ import pytest
 from toy_recordings import START_US, make_events
 
 from client.cameras import davis346
-from client.cameras.davis346 import BIASES, Davis346, Plugged, plugged
+from client.cameras.davis346 import BIASES, Plugged, plugged
 from client.cameras.events import NumpyEvents
 from client.cameras.source import find_again, open_source
 from mcoe_model.data.geometry import SENSOR
@@ -227,13 +227,17 @@ def test_an_unplugged_camera_is_found_again_by_its_serial_number(bus: Bus) -> No
     assert not again.running() and again.read() is None
 
 
-def test_signals_are_listened_to_when_asked(bus: Bus) -> None:
+@pytest.mark.parametrize(("device", "listens"), [("davis346", False), ("davis346+signals", True)])
+def test_signals_are_listened_to_when_asked_also_by_a_camera_that_came_back(
+    bus: Bus, device: str, listens: bool
+) -> None:
     bus.found = [descriptor("1")]
-    camera = Davis346.open()
-    bus.opened[0].said.clear()
-    camera.listen_to_signals(True)
-    assert ("setDetectorRunning", True) in bus.opened[0].said
-    assert ("setDetectorRisingEdges", True) in bus.opened[0].said
+    camera = open_source(device)
+    again = find_again(device, camera.info)
+    assert again is not None
+    for opened in bus.opened:
+        assert ("setDetectorRunning", listens) in opened.said
+        assert ("setDetectorRisingEdges", listens) in opened.said
 
 
 def test_the_bus_is_looked_at_without_opening_anything(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from mcoe_model.errors import CameraMissing, MissingExtra, SettingsError
         ("none", DeviceName("none")),
         ("davis346", DeviceName("davis346")),
         ("davis346:00000142", DeviceName("davis346", serial="00000142")),
+        ("davis346+signals", DeviceName("davis346", signals=True)),
+        ("davis346+signals:00000142", DeviceName("davis346", serial="00000142", signals=True)),
         ("recording:/a/b:c.aedat4", DeviceName("recording", path=Path("/a/b:c.aedat4"))),
         ("network:/run/camera", DeviceName("network", path=Path("/run/camera"))),
         ("network:sockets", DeviceName("network", path=Path("sockets"))),
@@ -37,7 +39,7 @@ def test_devices_are_read(text: str, device: DeviceName) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "camera", "none:1", "davis346:", "DAVIS346", "recording", "recording:"),
+        *("", "camera", "none:1", "davis346:", "davis346+signals:", "davis346+", "DAVIS346", "recording", "recording:"),
         *("simulated:", "simulated:x", "simulated:-1", "simulated:1:2", "simulated:²"),
         *("network", "network:", "network::7000", "network:127.0.0.1:", "network:127.0.0.1:x", "network:127.0.0.1:0"),
         "network:127.0.0.1:65533",
