@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from client.sessions.spans import SpanStore, label_of, stands
-from client.sessions.tables import RECORDING, SessionRow, SpanRow, TrainingRow
+from client.sessions.spans import SpanStore, all_stand, label_of, stands
+from client.sessions.tables import RECORDING, LabelRow, SessionRow, SpanRow, TrainingRow
 from client.sessions.times import DAY_US
 from client.sessions.values import Training
+from mcoe_model.names import EMOTIONS
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class LessonStore(SpanStore):
         with self._reading() as session:
             found = [
                 (lesson, span.learned_label_id == lesson.label_id)
-                for span in session.scalars(select(SpanRow).join(SessionRow).where(*usable).order_by(SpanRow.id))
-                if (lesson := _lesson(session, span)) is not None
+                for span, newest, *_ in all_stand(session, *usable)
+                if (lesson := _lesson(span, newest)) is not None
             ]
         labelled = [lesson for lesson, _ in found]
         new = [lesson for lesson, learned in found if not learned]
@@ -59,9 +60,11 @@ class LessonStore(SpanStore):
     def standing(self) -> frozenset[tuple[int, int]]:
         """Every span that has an emotion, with the version of its label that counts, learned or not. Raises Locked."""
         self._unlocked()
+        newest = select(func.max(LabelRow.id)).where(~LabelRow.undone).group_by(LabelRow.span_id)
+        query = select(LabelRow.span_id, LabelRow.id, LabelRow.said).where(LabelRow.id.in_(newest))
         with self._reading() as session:
-            found = (_lesson(session, span) for span in session.scalars(select(SpanRow)))
-            return frozenset((lesson.span, lesson.label_id) for lesson in found if lesson is not None)
+            rows = session.execute(query).all()
+        return frozenset((span, label) for span, label, said in rows if said is not None and said["said"] in EMOTIONS)
 
     def mark_learned(self, clips: Collection[tuple[int, int]], training: Training) -> bool:
         """The head has learned these versions of spans, as ``training`` says; False when that was written down before.
@@ -92,12 +95,12 @@ class LessonStore(SpanStore):
                 row.raw_until_us = min(row.raw_until_us, latest_us)
 
 
-def _lesson(session: Session, span: SpanRow) -> Lesson | None:
-    start_us, end_us, newest = stands(session, span)
+def _lesson(span: SpanRow, newest: LabelRow | None) -> Lesson | None:
+    """What is to be learned of a span, by its newest version."""
     label = label_of(newest)
     if newest is None or label is None or label.emotion is None:
         return None
-    return Lesson(span.id, newest.id, span.session_id, start_us, end_us, label.emotion)
+    return Lesson(span.id, newest.id, span.session_id, newest.start_us, newest.end_us, label.emotion)
 
 
 def _contradicts(other: Lesson, lesson: Lesson) -> bool:

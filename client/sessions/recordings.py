@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from client.sessions.consents import ConsentStore
@@ -226,10 +226,11 @@ def _recordings(session: Session, rows: Sequence[SessionRow]) -> list[Recording]
         func.sum(SegmentRow.bytes),
     ).where(SegmentRow.session_id.in_(ids), SegmentRow.sha256.is_not(None))
     parts = {found[0]: found[1:] for found in session.execute(covered.group_by(SegmentRow.session_id))}
-    newest = select(func.max(LabelRow.id)).where(~LabelRow.undone).group_by(LabelRow.span_id)
-    counted = select(SpanRow.session_id, func.count(), func.count(LabelRow.id)).outerjoin(
-        LabelRow, and_(LabelRow.span_id == SpanRow.id, LabelRow.id.in_(newest), LabelRow.said.is_not(None))
-    )
+    newest = select(func.max(LabelRow.id).label("id")).where(~LabelRow.undone).group_by(LabelRow.span_id).subquery()
+    labelled = select(LabelRow.span_id).join(newest, newest.c.id == LabelRow.id).where(LabelRow.said.is_not(None))
+    said = labelled.subquery()
+    counted = select(SpanRow.session_id, func.count(), func.count(said.c.span_id))
+    counted = counted.outerjoin(said, said.c.span_id == SpanRow.id)
     marked = counted.where(SpanRow.session_id.in_(ids)).group_by(SpanRow.session_id)
     spans = {found[0]: found[1:] for found in session.execute(marked)}
     return [_recording(row, parts.get(row.id), spans.get(row.id, (0, 0))) for row in rows]

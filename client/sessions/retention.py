@@ -90,11 +90,11 @@ class RetentionStore(LessonStore):
         DiskFull for a disk or a quota that is full; LabelFirst for a quota full of recordings that wait for labels.
         What is `due` is not looked at: delete it before.
         """
-        there = self._there()
         over = self.used_bytes() - self.rules.retention.quota_bytes  # what is being recorded now counts
         short = self.rules.retention.floor_bytes - free_bytes
         if over < 0 and short <= 0:
             return None
+        there = self._there()
         # What has been dealt with is named before what waits for labels; of each, the oldest first.
         enough: list[Recording] = []
         for found in sorted(there, key=_waits):

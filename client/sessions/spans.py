@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from client.sessions.recordings import RecordingStore
@@ -95,11 +95,10 @@ class SpanStore(RecordingStore):
     def spans(self, session_id: str | None = None) -> list[Span]:
         """Those of one session, or all, in the order of their start. Raises Locked."""
         self._unlocked()
-        query = select(SpanRow).order_by(SpanRow.session_id, SpanRow.start_us, SpanRow.id)
-        if session_id is not None:
-            query = query.where(SpanRow.session_id == session_id)
+        mine = [] if session_id is None else [SpanRow.session_id == session_id]
         with self._reading() as session:
-            return [_seen(session, span) for span in session.scalars(query)]
+            found = all_stand(session, *mine)
+            return [_view(*one) for one in sorted(found, key=lambda one: (one[0].session_id, one[0].start_us))]
 
     def _once(self, once: str, do: Callable[[Session], SpanRow]) -> Span:
         self.require("labels")
@@ -149,16 +148,40 @@ def stands(session: Session, span: SpanRow) -> tuple[int, int, LabelRow | None]:
     return (span.start_us, span.end_us, None) if newest is None else (newest.start_us, newest.end_us, newest)
 
 
+def all_stand(session: Session, *where: ColumnElement[bool]) -> list[tuple[SpanRow, LabelRow | None, int, bool]]:
+    """Spans by id, each as `stands` has it, with the number of its versions and whether its recording is there.
+
+    One question for all of them: a wearer may have thousands.
+    """
+    mine = select(SpanRow.id).join(SessionRow).where(*where)
+    newest = select(
+        LabelRow.span_id,
+        func.max(case((~LabelRow.undone, LabelRow.id))).label("id"),
+        func.count().label("versions"),
+    )
+    versions = newest.where(LabelRow.span_id.in_(mine)).group_by(LabelRow.span_id).subquery()
+    there = SessionRow.wrapped_key.is_not(None)
+    query = select(SpanRow, LabelRow, func.coalesce(versions.c.versions, 0), there).join(SessionRow)
+    query = query.outerjoin(versions, versions.c.span_id == SpanRow.id)
+    query = query.outerjoin(LabelRow, LabelRow.id == versions.c.id).where(*where).order_by(SpanRow.id)
+    return [(span, newest, count, raw) for span, newest, count, raw in session.execute(query)]
+
+
 def label_of(row: LabelRow | None) -> Label | None:
     """What a version says."""
     return None if row is None or row.said is None else Label(row.said["said"], row.said["intensity"])
 
 
 def _seen(session: Session, span: SpanRow) -> Span:
-    start_us, end_us, newest = stands(session, span)
-    versions = session.scalar(select(func.count()).where(LabelRow.span_id == span.id)) or 0
+    (found,) = all_stand(session, SpanRow.id == span.id)
+    return _view(*found)
+
+
+def _view(span: SpanRow, newest: LabelRow | None, versions: int, raw: bool) -> Span:
+    start_us, end_us = (span.start_us, span.end_us) if newest is None else (newest.start_us, newest.end_us)
     label = label_of(newest)
     said = newest if label is not None else None
+    change: Change = "everything" if span.learned_us is None else "next learning"
     return Span(
         id=span.id,
         session=span.session_id,
@@ -169,15 +192,8 @@ def _seen(session: Session, span: SpanRow) -> Span:
         edited_us=said.edited_us if said else None,
         predicted=Prediction.from_plain(span.predicted) if said and span.predicted is not None else None,
         versions=versions,
-        change=_change(session, span),
+        change=change if raw else "history",
     )
-
-
-def _change(session: Session, span: SpanRow) -> Change:
-    row = session.get_one(SessionRow, span.session_id)
-    if row.wrapped_key is None:
-        return "history"
-    return "everything" if span.learned_us is None else "next learning"
 
 
 def _check(session: Session, session_id: str, start_us: int, end_us: int) -> None:

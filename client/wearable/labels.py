@@ -59,7 +59,14 @@ class LabellingWearable(RecordingWearable):
 
     async def history(self) -> list[page.Session]:
         """All sessions, newest first."""
-        return await self.kept(lambda store: [session_view(found, store.spans(found.id)) for found in store.sessions()])
+
+        def show(store: Store) -> list[page.Session]:
+            spans: dict[str, list[Span]] = {}
+            for span in store.spans():
+                spans.setdefault(span.session, []).append(span)
+            return [session_view(found, spans.get(found.id, [])) for found in store.sessions()]
+
+        return await self.kept(show)
 
     async def session(self, session: str) -> page.Session:
         """Raises DataMissing."""

@@ -281,3 +281,27 @@ class TestLabels:
 
     def test_all_can_be_changed_before_it_was_learned(self, store: Store, session: str) -> None:
         assert store.add_span(session, 0, SECOND).change == "everything"
+
+
+def test_questions_take_no_longer_than_there_are_spans(store: Store, session: str) -> None:
+    start_us = store.session(session).starts_us or 0
+    questions = (store.sessions, store.spans, store.standing, store.to_learn)
+
+    def steps(spans: int) -> list[int]:
+        """Thousands of steps of SQLite's machine for each question, once there are so many spans."""
+        for number in range(len(store.spans()), spans):
+            span = store.add_span(session, start_us + number, start_us + number + SECOND)
+            store.label(span.id, Label("fear"))
+        counted = [0]
+        raw = store.engine.raw_connection()
+        raw.driver_connection.set_progress_handler(lambda: counted.append(counted.pop() + 1), 100)  # type: ignore[union-attr]
+        raw.close()
+        found = []
+        for question in questions:
+            counted[0] = 0
+            question()
+            found.append(counted[0])
+        return found
+
+    few, many = steps(30), steps(120)
+    assert all(now < 8 * max(before, 10) for before, now in zip(few, many, strict=True)), (few, many)
