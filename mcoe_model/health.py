@@ -42,8 +42,8 @@ class Health:
     below freezing. ``throttled``, ``camera_seen`` and ``clock_set`` are 0, no, or 1, yes. ``minutes`` are the
     recordings that it still has. Of their spans ``labelled`` and ``skipped`` count what the wearer said, whatever it
     was, ``expired`` the questions that nobody answered in time. ``oldest_day``, in days since 1970, is when the oldest
-    recording was made that is not learned. ``error`` is the exit code of the child process that failed last, 0 for
-    none, 128 and the signal's number for one that a signal ended.
+    recording was made that is not learned. ``error`` is the exit code of the child process that failed last, learning
+    among them, 0 for none, 128 and the signal's number for one that a signal ended.
     """
 
     version: str = __version__

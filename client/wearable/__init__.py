@@ -211,6 +211,7 @@ class Wearable(LearningWearable):
             await asyncio.sleep(TALLY_S)
 
     def _last_failure(self) -> int:
-        """The code of the child that failed last, as a shell says it; 0 for none."""
-        _, code = max((child.failed for child in self.children if child.failed is not None), default=(0.0, 0))
+        """The code of the process beside this one that failed last, as a shell says it; 0 for none."""
+        failures = (self.learner_failed, *(child.failed for child in self.children))
+        _, code = max((failed for failed in failures if failed is not None), default=(0.0, 0))
         return 128 - code if code < 0 else code

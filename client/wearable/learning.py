@@ -78,6 +78,8 @@ class LearningWearable(LivedWearable):
         super().__init__(folder, device, rules, texts, check_ins)
         self.learning = page.Learning()
         self._learner: Process | None = None
+        self._learner_stopped = False  # by this process
+        self.learner_failed: tuple[float, int] | None = None  # as `Child.failed`
         self._said_unknown = False
         self._failures = 0  # of the learning process, in a row
         self._stood: tuple[str, ...] | None = None  # the clips that the lesson book was last kept to
@@ -99,6 +101,7 @@ class LearningWearable(LivedWearable):
 
     def stop_learning(self) -> None:
         """End the learning process, which holds what it learns from in memory. It begins again when it may."""
+        self._learner_stopped = True
         if self._learner is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._learner.kill()
@@ -144,6 +147,7 @@ class LearningWearable(LivedWearable):
         assert self.paths is not None and self._key is not None
         (self.folder / "logs").mkdir(exist_ok=True)
         with (self.folder / "logs" / "learn.log").open("ab") as output:
+            self._learner_stopped = False
             self._learner = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "client.learn", stdin=PIPE, stderr=output, start_new_session=True
             )
@@ -155,6 +159,8 @@ class LearningWearable(LivedWearable):
             self._failures = self._failures + 1 if code > 0 else 0  # one that was killed did nothing wrong
             if code:
                 log.warning("the learning process ended with code %d; it begins again", code)
+            if code and not self._learner_stopped:
+                self.learner_failed = asyncio.get_running_loop().time(), code
         finally:
             watching.cancel()
             self.stop_learning()

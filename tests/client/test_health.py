@@ -8,16 +8,22 @@ import re
 import stat
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from session_times import TRAINING, Clock, agree, opened, record
 
 from client.consent_text import ConsentTexts, read_consent_text
 from client.enrolment import ClientPaths
 from client.health import keep_tally, read_health
-from client.sessions import Label, StoreRules
+from client.model_import import import_model
+from client.sessions import Label, Store, StoreRules
 from client.sessions.times import DAY_US
 from client.wearable import Wearable
 from mcoe_model.health import UNKNOWN, Health
+from mcoe_model.learning.weights import backbone_sha256, tensors_of
+from mcoe_model.model_file import Generation, ModelCard, Normalisation, write_model
+from mcoe_model.networks import build
 
 SECOND = 1_000_000
 
@@ -143,3 +149,46 @@ def test_a_wearable_that_runs_writes_its_tally_down(tmp_path: Path) -> None:
             await asyncio.wait_for(running, 60)
 
     asyncio.run(scene())
+
+
+def test_a_learning_process_that_fails_is_the_last_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = tmp_path / "fails"
+    fails.write_text("#!/bin/sh\nexit 7\n")
+    fails.chmod(0o755)
+    monkeypatch.setattr("client.wearable.learning.sys", SimpleNamespace(executable=str(fails)))
+    monkeypatch.setattr("client.wearable.learning.LOOK_S", 0.02)
+    monkeypatch.setattr("client.wearable.TALLY_S", 0.02)
+
+    async def scene() -> None:
+        folder = tmp_path / "wearable"
+        wearable, stopping = Wearable(folder, "simulated", StoreRules("1"), ConsentTexts(None)), asyncio.Event()
+        await wearable.open()
+        await wearable.set_up(None, ("capture", "labels", "learning"), read_consent_text(None, "en"))
+        paths = wearable.paths
+        assert paths is not None
+        import_model(paths, tiny_model(tmp_path / "tiny.safetensors"))
+
+        def label_a_span(store: Store) -> None:
+            session = record(store, tmp_path / "memory", b"x")
+            store.label(store.add_span(session, SECOND, 5 * SECOND).id, Label("fear"))
+
+        await wearable.kept(label_a_span)
+        running = asyncio.create_task(wearable.run(stopping))
+        ends = time.monotonic() + 120
+        while read_health(paths, tmp_path / "none").error != 7:
+            assert time.monotonic() < ends and not running.done()
+            await asyncio.sleep(0.02)
+        stopping.set()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scene())
+
+
+def tiny_model(file: Path) -> Path:
+    """An untrained mcoe-tiny that can recognise here."""
+    tensors = tensors_of(build("mcoe-tiny", seed=1))
+    generation = Generation("mcoe-tiny", backbone_sha256(tensors), 64, Normalisation(0.3, 0.2, 0.5, 0.1))
+    write_model(file, tensors, ModelCard(generation, "a test"))
+    return file
