@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,6 +58,8 @@ def consent(
                 leaving.queue(paths_of(folder), "withdraw")
             for kind in withdraw or ():
                 store.withdraw(kind)
+                if kind == "learning":
+                    shutil.rmtree(paths_of(folder).lessons, ignore_errors=True)
             store.answer_consents({kind: True for kind in give or ()}, shown)
             answers = [asdict(answer) for answer in store.consents().values()]
             if leaves:

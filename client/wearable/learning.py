@@ -21,9 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from client.check_in_gates import CheckInRules
 from client.consent_text import ConsentTexts
+from client.enrolment import ClientPaths
 from client.gates import read_sensors
 from client.learn_task import NewClip, Task
-from client.leaving import Way
 from client.lesson_book import LessonBook, Result, ResultFile, clip_name, clip_of, keep_lessons
 from client.own_models import forget_own_models, open_card
 from client.page import wearable_protocol as page
@@ -80,6 +80,7 @@ class LearningWearable(LivedWearable):
         self._learner: Process | None = None
         self._learner_stopped = False  # by this process
         self.learner_failed: tuple[float, int] | None = None  # as `Child.failed`
+        self._at_lessons = asyncio.Lock()  # nobody takes the lesson book away while it is read or written here
         self._said_unknown = False
         self._failures = 0  # of the learning process, in a row
         self._stood: tuple[str, ...] | None = None  # the clips that the lesson book was last kept to
@@ -89,12 +90,13 @@ class LearningWearable(LivedWearable):
         seen: tuple[str, ...] = ()
         while True:
             try:
-                work = await self._look_for_work()
-                names = work.names if work else ()
-                await self._say_learning("waiting" if names else "nothing", len(names))
-                if work and names and names == seen and not self._closed():
-                    await self._learn(work)
-                seen = names
+                async with self._at_lessons:
+                    work = await self._look_for_work()
+                    names = work.names if work else ()
+                    await self._say_learning("waiting" if names else "nothing", len(names))
+                    if work and names and names == seen and not self._closed():
+                        await self._learn(work)
+                    seen = names
             except (McoeError, SQLAlchemyError, OSError) as fault:
                 log.warning("nothing is learned now: %s", for_log(fault))
             await asyncio.sleep(LOOK_S * min(2**self._failures, _MOST_PATIENCE))
@@ -105,6 +107,10 @@ class LearningWearable(LivedWearable):
         if self._learner is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._learner.kill()
+
+    def _may_learn(self) -> bool:
+        """Whether the key is here, and the wearer agrees."""
+        return self.stage == "open" and self.lessons_key is not None and "learning" in self.known.allowed
 
     def _closed(self) -> tuple[str, ...]:
         """Why nothing is learned now, in words."""
@@ -117,16 +123,17 @@ class LearningWearable(LivedWearable):
 
     async def _look_for_work(self) -> _Work | None:
         """What is to be learned, once what was learned is in the store; None while nothing can be."""
-        key = self.lessons_key
-        if self.stage != "open" or self.paths is None or key is None or "learning" not in self.known.allowed:
+        key, paths = self.lessons_key, self.paths
+        if paths is None or key is None or not self._may_learn():
+            await self._drop_unless_agreed()
             return None
-        folder, models = self.paths.lessons, self.paths.models
+        folder, models = paths.lessons, paths.models
         waiting = ResultFile(folder, key)
         result = await asyncio.to_thread(waiting.read)
         if result is not None:
-            await self._keep(result, key)
+            await self._keep(result, paths, key)
             waiting.remove()
-        model = served_model(self.paths, unlocked=True)
+        model = served_model(paths, unlocked=True)
         if model is None:
             return None
 
@@ -142,9 +149,17 @@ class LearningWearable(LivedWearable):
         day = now().utc_us // DAY_US
         return _Work(lessons, Task(str(folder), key.hex(), str(models), str(model), names, stand, day), model)
 
+    async def _drop_unless_agreed(self) -> None:
+        """What was made for learning goes with the consent to it, also one that was withdrawn while nothing ran."""
+        if self.paths is None or not self.paths.lessons.exists():
+            return
+        lessons = self.paths.lessons
+        answer = (await self.kept_locked(lambda store: store.consents())).get("learning")
+        if answer is None or not answer.given:
+            await asyncio.to_thread(shutil.rmtree, lessons, ignore_errors=True)
+
     async def _learn(self, work: _Work) -> None:
         """One task, from its first clip to its result."""
-        assert self.paths is not None and self._key is not None
         (self.folder / "logs").mkdir(exist_ok=True)
         with (self.folder / "logs" / "learn.log").open("ab") as output:
             self._learner_stopped = False
@@ -154,6 +169,8 @@ class LearningWearable(LivedWearable):
         log.info("%d labelled spans are learned (process %d)", len(work.names), process.pid)
         watching = asyncio.create_task(self._watch(process))
         try:
+            if not self._may_learn():  # since it was asked for: whoever ended that had no process to end
+                return
             await self._feed(process, work)
             code = await process.wait()
             self._failures = self._failures + 1 if code > 0 else 0  # one that was killed did nothing wrong
@@ -225,13 +242,13 @@ class LearningWearable(LivedWearable):
                 stands = bool(closed)
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGSTOP if stands else signal.SIGCONT)
-            await self._say_learning("paused" if stands else "learning", self.learning.waiting)
+            with contextlib.suppress(McoeError, SQLAlchemyError):  # what is shown may be late, standing still may not
+                await self._say_learning("paused" if stands else "learning", self.learning.waiting)
             await asyncio.sleep(_WATCH_S)
 
-    async def _keep(self, result: Result, key: bytes) -> None:
+    async def _keep(self, result: Result, paths: ClientPaths, key: bytes) -> None:
         """Write down what was learned, and serve the new model unless it is worse. Whatever was done before counts."""
-        assert self.paths is not None
-        book = LessonBook(self.paths.lessons, key, result.generation)
+        book = LessonBook(paths.lessons, key, result.generation)
         if result.memory:
             await asyncio.to_thread(book.write_memory, result.memory)
         found = compare(result.labels, result.after, result.before)
@@ -249,7 +266,7 @@ class LearningWearable(LivedWearable):
         )
         clips = [clip_of(name) for name in result.clips]
         await self.kept(lambda store: store.mark_learned(clips, training))
-        running = Running(self.paths.running)
+        running = Running(paths.running)
         model = result.model_sha256
         if model is None or model in running.read().wanted:
             return
@@ -258,7 +275,7 @@ class LearningWearable(LivedWearable):
         else:
             await asyncio.to_thread(running.adopt, model, found.in_words())
             self.recognise.follow()
-        await asyncio.to_thread(forget_own_models, self.paths)
+        await asyncio.to_thread(forget_own_models, paths)
         log.info("%d labelled spans were learned in %.1f s; verdict: %s", result.spans, result.seconds, found.verdict)
 
     async def _say_learning(self, state: page.LearningState, waiting: int) -> None:
@@ -271,22 +288,22 @@ class LearningWearable(LivedWearable):
 
     async def lock(self) -> None:
         """As in `LivedWearable`."""
-        self.stop_learning()
         await super().lock()
+        self.stop_learning()
 
     async def withdraw(self, kind: str) -> None:
         """As in `LivedWearable`; without the consent to learning, nothing is kept that was made for it."""
         await super().withdraw(kind)
-        if kind == "learning" and self.paths is not None:
+        if kind == "learning":
             self.stop_learning()
-            if self._learner is not None:
-                await self._learner.wait()
-            await asyncio.to_thread(shutil.rmtree, self.paths.lessons, ignore_errors=True)
+            async with self._at_lessons:
+                await self._drop_unless_agreed()
 
-    async def _close(self, way: Way) -> None:
+    async def _let_go(self) -> None:
+        await super()._let_go()
         self.stop_learning()
-        await super()._close(way)
-        self.learning = page.Learning()
+        async with self._at_lessons:  # what is under way there ends, and nothing begins any more
+            self.learning = page.Learning()
 
 
 def _lesson_view(training: Training) -> page.LastLesson:

@@ -30,6 +30,7 @@ from client.segment_files import left_over
 from client.sessions import Store, StoreRules, now
 from client.told import ToldFile
 from client.traffic import Traffic
+from client.wearable.base import Known
 from client.wearable.folders import make_plain_folder
 from client.wearable.labels import LabellingWearable
 from client.wearers import FIRST_CODE, Wearers, check_code
@@ -114,9 +115,9 @@ class LivedWearable(LabellingWearable):
             raise DataMissing("this wearable has no passphrase, so it cannot be locked; see: mcoe-client wearer new")
         await self._stop_if_recording()
         self._key = None
+        self.fleet.kill()
         await self.kept_locked(lambda store: store.lock())
         self._stop_seeing()
-        self.fleet.kill()
 
     async def consent(self, kind: str, text: ConsentText) -> None:
         """Write down that the wearer agreed. Raises DataInvalid."""
@@ -160,8 +161,7 @@ class LivedWearable(LabellingWearable):
         await self._stop_if_recording()
         async with self._joining, self._turn:
             store, self.store, self.paths, self._key, self._left = self.store, None, None, None, None
-            self._stop_seeing()
-            self.fleet.kill()
+            await self._let_go()
 
             def erase() -> None:
                 store.close()
@@ -170,8 +170,14 @@ class LivedWearable(LabellingWearable):
                     left.unlink(missing_ok=True)
 
             await asyncio.get_running_loop().run_in_executor(self._store_thread, erase)
+            self.known = Known()  # after whatever was asked of the store before
             self._read_fit()
             self.leaving.wake()
+
+    async def _let_go(self) -> None:
+        """End what works for a wearer who leaves. The store is let go of already, so that nothing begins again."""
+        self._stop_seeing()
+        self.fleet.kill()
 
     async def export(self) -> AsyncIterator[bytes]:
         """Everything about the wearer as a ZIP that is written to no disk here. Raises Locked, DataMissing.
@@ -292,7 +298,7 @@ class LivedWearable(LabellingWearable):
 
     def _fleet_arguments(self) -> list[str] | None:
         """The fleet's part runs for a member who has agreed to learning and to sending updates."""
-        agreed = self.stage == "open" and set(FLEET_CONSENTS) <= self.known.allowed
+        agreed = self.stage == "open" and self._key is not None and set(FLEET_CONSENTS) <= self.known.allowed
         if not agreed or not self._is_member() or self.paths is None:
             return None
         return [str(self.paths.folder), str(self.folder)]

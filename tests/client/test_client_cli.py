@@ -229,6 +229,16 @@ def test_what_only_looks_erases_nobody(worn: Wearable, command: tuple[str, ...])
     assert not going.exists() and Wearers(worn.folder).current == "P01"
 
 
+def test_what_was_made_for_learning_goes_with_the_consent_to_it_though_nothing_runs(worn: Wearable) -> None:
+    lessons = worn.folder / "wearers" / "P01" / "lessons"
+    worn.ask("consent", "--give", "learning", "--give", "labels")
+    (lessons / "0a").mkdir(parents=True)
+    worn.ask("consent", "--withdraw", "labels")
+    assert lessons.exists()
+    worn.ask("consent", "--withdraw", "learning")
+    assert not lessons.exists()
+
+
 def test_consents_are_given_and_withdrawn_each_by_itself(worn: Wearable) -> None:
     assert worn.ask("consent") == []
     given = worn.ask("consent", "--give", "capture", "--give", "labels", "--language", "de")
