@@ -123,6 +123,8 @@ class Offers:
         for path in [model_path(models, sha256) for sha256 in wanted]:
             with suppress(DataMissing, DataInvalid, ModelInvalid):
                 wanted.add(fleet_model(path))
+        for given_up in models.glob("*.partial"):  # none is on its way now
+            given_up.unlink()
         for other in models.glob(f"*{PLAIN}"):
             if other.stem not in wanted | {self.resident.stem}:
                 other.unlink()

@@ -6,12 +6,16 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mcoe_model.errors import DiskFull
+
+#: A temporary file of `atomic_write`: its file's name between a dot and eight letters of `tempfile`.
+_TORN = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 
 @contextlib.contextmanager
@@ -37,6 +41,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         raise _named(fault, path) from fault
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_torn(folder: Path) -> int:
+    """Remove what processes that were killed in `atomic_write` have left below a folder; how many files that was.
+
+    Only for whoever knows that nobody writes there now.
+    """
+    torn = [path for path in folder.rglob(".*") if _TORN.fullmatch(path.name) and path.is_file()]
+    for path in torn:
+        path.unlink(missing_ok=True)
+    return len(torn)
 
 
 def fsync_folder(folder: Path) -> None:

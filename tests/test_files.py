@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mcoe_model.errors import DiskFull, ExitCode
-from mcoe_model.files import atomic_write, read_json, write_bytes, write_json
+from mcoe_model.files import atomic_write, read_json, remove_torn, write_bytes, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -68,6 +68,9 @@ def test_a_process_killed_while_writing_leaves_a_whole_file(phase: str, expected
     write_bytes(path, b"old")
     assert subprocess.run([sys.executable, "-c", KILLED, phase, str(path)]).returncode == -9
     assert path.read_bytes() == expected
+    write_bytes(tmp_path / ".settings", b"no temporary file")
+    assert remove_torn(tmp_path.parent) == (phase != "renamed")
+    assert names(tmp_path) == [".settings", "file"]
 
 
 def test_every_new_folder_is_synced_into_the_one_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from client.running import Running
 from client.told import ToldFile
 from client.traffic import Traffic
 from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, WearableDown
+from mcoe_model.files import remove_torn
 from mcoe_model.invitation import Invitation
 
 # Typer would print the values of variables with a traceback, and thereby a wearer's pictures into a log.
@@ -76,6 +77,7 @@ def _learn(folder: Path) -> None:
         if left := leaving.of(key_id(paths)):
             raise EnrolmentRefused(f"{left.line()}; {COME_BACK}")
         leaving.start()
+        remove_torn(paths.folder)
         from client.fleet import run_fleet  # brings torch and Flower, which no other command needs
         from client.settings import load_settings
 

@@ -35,6 +35,7 @@ from client.wearable.folders import make_plain_folder
 from client.wearable.labels import LabellingWearable
 from client.wearers import FIRST_CODE, Wearers, check_code
 from mcoe_model.errors import ConsentMissing, DataInvalid, DataMissing, DiskFull, McoeError, OutputExists, for_log
+from mcoe_model.files import remove_torn
 from mcoe_model.invitation import Invitation
 
 T = TypeVar("T")
@@ -206,6 +207,7 @@ class LivedWearable(LabellingWearable):
         if self._wearers.current is None:
             return
         self.paths = self._wearers.paths
+        await asyncio.to_thread(remove_torn, self.paths.folder)
         locked = keys.needs_passphrase(self.paths.device_key)
         await self._open(None if locked else keys.read_keyfile(self.paths.device_key))
 

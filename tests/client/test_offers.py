@@ -195,8 +195,9 @@ def files(paths: ClientPaths) -> set[str]:
 
 def test_a_released_model_is_fetched_and_run(paths: ClientPaths, models: dict[str, str], server: Serving) -> None:
     offers = considering(paths, models)
+    (paths.models / f"{'0a' * 32}.partial").write_bytes(b"the beginning of one that was offered before")
     offers.consider(Offer(models["trained"]))
-    assert state(paths) == RunningModel(models["trained"])
+    assert state(paths) == RunningModel(models["trained"]) and not list(paths.models.glob("*.partial"))
     offers.consider(Offer(models["trained"]))
     assert server.asked == [models["trained"]]
     assert files(paths) == {models["base"], models["trained"]}

@@ -15,6 +15,7 @@ from client.lesson_book import LessonBook
 from client.model_import import import_model
 from client.settings import ClientSettings
 from client.wearable import Wearable, learning
+from mcoe_model.files import write_bytes
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, Normalisation, write_model
 from mcoe_model.networks import build
@@ -76,6 +77,20 @@ def test_nothing_that_was_made_for_learning_outlives_the_wearers_word(
             learns.cancel()
             with suppress(asyncio.CancelledError):
                 await learns
+
+    asyncio.run(scene())
+
+
+def test_what_a_killed_process_left_half_written_goes_at_the_next_start(tmp_path: Path) -> None:
+    async def scene() -> None:
+        first = Wearable(tmp_path, "none", ClientSettings().rules(), ConsentTexts(None))
+        await first.open()
+        await first.set_up(None, ("capture", "labels", "learning"), TEXT)
+        assert first.paths is not None
+        torn = first.paths.models / f".{'0a' * 32}.safetensors.k3x_9qzz"
+        write_bytes(torn, b"a hundred megabytes")
+        await Wearable(tmp_path, "none", ClientSettings().rules(), ConsentTexts(None)).open()
+        assert not torn.exists() and first.paths.models.exists()
 
     asyncio.run(scene())
 
