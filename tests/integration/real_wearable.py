@@ -16,9 +16,20 @@ from client.control import ask
 from client.ring import unlink_rings
 from client.wearable.folders import plain_folder
 from mcoe_model.errors import McoeError
+from mcoe_model.learning.weights import backbone_sha256, tensors_of
+from mcoe_model.model_file import Generation, ModelCard, Normalisation, write_model
+from mcoe_model.networks import build
 
 #: What every AEDAT4 file begins with.
 AEDAT4 = b"#!AER-DAT4"
+
+
+def untrained_model(path: Path) -> Path:
+    """A file with an untrained mcoe-tiny, for a wearable to recognise with."""
+    tensors = tensors_of(build("mcoe-tiny", seed=1))
+    generation = Generation("mcoe-tiny", backbone_sha256(tensors), 64, Normalisation(0.3, 0.2, 0.5, 0.1))
+    write_model(path, tensors, ModelCard(generation, "a test"))
+    return path
 
 
 class RealWearable:

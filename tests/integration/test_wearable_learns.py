@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from real_wearable import untrained_model
 from test_wearable_facade import PASSPHRASE, TEXT, running, sees, until
 
 from client.lesson_book import HELD_OUT, LessonBook, clip_name, is_held_out
@@ -20,9 +21,7 @@ from client.running import Running
 from client.serving import served_model
 from client.wearable import Wearable, learning
 from mcoe_model.learning.replay import ReplayMemory
-from mcoe_model.learning.weights import backbone_sha256, tensors_of
-from mcoe_model.model_file import Generation, ModelCard, Normalisation, model_bytes, write_model
-from mcoe_model.networks import build
+from mcoe_model.model_file import model_bytes
 
 #: Six spans with pauses, so that a busy machine's lateness does not let them overlap; the fourth is held out.
 SESSION = "onset_s,duration_s,stimulus,label\n" + "".join(
@@ -37,11 +36,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tensors = tensors_of(build("mcoe-tiny", seed=1))
-    generation = Generation("mcoe-tiny", backbone_sha256(tensors), 64, Normalisation(0.3, 0.2, 0.5, 0.1))
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    write_model(path, tensors, ModelCard(generation, "a test"))
-    return path
+    return untrained_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 async def trainings(wearable: Wearable) -> list[tuple[str, int]]:

@@ -13,16 +13,13 @@ from typing import Any
 import pytest
 from ports import free_port
 from real_fleet import wait_for
-from real_wearable import AEDAT4, RealWearable, files_with
+from real_wearable import AEDAT4, RealWearable, files_with, untrained_model
 
 from client.enrolment import ClientPaths, make_key
 from client.page.certificate import device_certificate
 from client.wearable.folders import plain_folder
 from mcoe_model.errors import ExitCode, McoeError
-from mcoe_model.learning.weights import backbone_sha256, tensors_of
-from mcoe_model.model_file import Generation, ModelCard, Normalisation, write_model
 from mcoe_model.names import EMOTIONS
-from mcoe_model.networks import build
 
 PASSPHRASE = "correct horse"
 PROTOCOL = "onset_s,duration_s,stimulus,label\n1.0,0.6,clip-1,surprise\n1.8,0.5,grey,\n"
@@ -41,11 +38,7 @@ def worn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealWearable]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tensors = tensors_of(build("mcoe-tiny", seed=1))
-    generation = Generation("mcoe-tiny", backbone_sha256(tensors), 64, Normalisation(0.3, 0.2, 0.5, 0.1))
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    write_model(path, tensors, ModelCard(generation, "test"))
-    return path
+    return untrained_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def recorded(worn: RealWearable, seconds: float = 1.0) -> str:

@@ -1,4 +1,4 @@
-"""A wearer's first day: the real `mcoe-client` with a simulated camera, and a real browser of a phone's size."""
+"""A wearer's first day: the real `mcoe-client`, its camera in another process, and a real browser of a phone's size."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from phone import Phone, a_phone
+from real_fleet import Process
+from real_wearable import untrained_model
 
 CLIENT = (sys.executable, "-c", "from client.cli import app; app()")
 PASSPHRASE = "seven quiet lanterns"
@@ -29,10 +31,22 @@ def client(folder: Path, *words: str) -> Any:
 
 
 @contextmanager
-def worn(folder: Path, *flags: str, **settings: str) -> Iterator[int]:
+def camera(folder: Path) -> Iterator[str]:
+    """A camera whose pictures come from another process, over dv-processing's network transport; the device's name."""
+    folder.mkdir(mode=0o700)
+    command = (sys.executable, "-m", "client.cameras.serve", "simulated:7", "--dir", folder)
+    process = Process(folder.parent / "camera.log", *command)
+    try:
+        yield f"network:{folder}"
+    finally:
+        process.end(signal.SIGKILL)
+
+
+@contextmanager
+def worn(folder: Path, device: str, *flags: str, **settings: str) -> Iterator[int]:
     """A wearable that runs meanwhile; its page's port. It ends well when it is asked to."""
     flags = flags or ("--page-port", "0")
-    command = [*CLIENT, "--device", "simulated:7", "--page-host", "127.0.0.1", *flags, "--dir", str(folder)]
+    command = [*CLIENT, "--device", device, "--page-host", "127.0.0.1", *flags, "--dir", str(folder)]
     environment = os.environ | {f"MCOE_CLIENT_{name.upper()}": value for name, value in settings.items()}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -52,19 +66,23 @@ def worn(folder: Path, *flags: str, **settings: str) -> Iterator[int]:
 
 def test_a_first_day_with_the_wearable(tmp_path: Path) -> None:
     folder, texts = tmp_path / "wearable", tmp_path / "texts"
+    model = untrained_model(tmp_path / "tiny.safetensors")
+    client(folder, "model", "import", str(model))
     with ExitStack() as stack:
-        with worn(folder) as port:
+        device = stack.enter_context(camera(tmp_path / "camera"))
+        with worn(folder, device) as port:
             phone = stack.enter_context(a_phone(f"https://localhost:{port}", tmp_path))
             first_visit(phone, client(folder, "page")["code"])
             label_a_recording(phone)
+            be_recognised(phone)
             withdraw(phone)
             lock_and_unlock(phone)
             assert phone.complaints() == []
             phone.open("/health")  # no stream of events that would miss the wearable
-        nothing_is_plain(folder)
+        nothing_is_plain(folder, model.read_bytes())
         texts.mkdir()
         (texts / "en.txt").write_text("study-2\n\nAnother text.\n")
-        with worn(folder, "--page-port", str(port), consent_texts=str(texts)):
+        with worn(folder, device, "--page-port", str(port), consent_texts=str(texts)):
             a_changed_text_is_asked_again(phone)
             forget(phone)
         assert not list(folder.rglob("*.sealed")) and not list(folder.rglob("device.key"))
@@ -129,6 +147,14 @@ def label_a_recording(phone: Phone) -> None:
     assert "Its pictures are deleted at the latest on" in phone.text("article.session")
 
 
+def be_recognised(phone: Phone) -> None:
+    """The expression of the moment, and how long it took, from what the camera sees now."""
+    phone.open("/live")
+    phone.until(lambda: phone.text("#live .expression strong"))
+    phone.until(lambda: int(phone.text("#live .facts div:nth-child(2) dd")) > 0)
+    phone.look("12-live")
+
+
 def withdraw(phone: Phone) -> None:
     """Taking consent back stops a recording at once."""
     phone.open("/")
@@ -139,7 +165,7 @@ def withdraw(phone: Phone) -> None:
     phone.until(lambda: "Not recording" in phone.text("#strip"))
     phone.open("/")
     phone.until(lambda: not phone.find("#start").is_enabled())
-    phone.look("12-withdrawn")
+    phone.look("13-withdrawn")
 
 
 def lock_and_unlock(phone: Phone) -> None:
@@ -151,7 +177,7 @@ def lock_and_unlock(phone: Phone) -> None:
 
 def unlock(phone: Phone) -> None:
     phone.until_at("/unlock")
-    phone.look("13-locked")
+    phone.look("14-locked")
     phone.type("#secret", PASSPHRASE)
     phone.press("#unlock .primary")
 
@@ -160,7 +186,7 @@ def a_changed_text_is_asked_again(phone: Phone) -> None:
     phone.open("/")
     unlock(phone)
     phone.until_at("/consent")
-    phone.look("14-asked-again")
+    phone.look("15-asked-again")
     assert "The text has changed" in phone.text("main .notice") and "Another text." in phone.text("article")
     phone.press("#kind-labels")
     phone.press("#consent > .primary")
@@ -180,10 +206,9 @@ def forget(phone: Phone) -> None:
     phone.until_at("/pair")
 
 
-def nothing_is_plain(folder: Path) -> None:
-    """No recording and no passphrase is readable on the disk."""
+def nothing_is_plain(folder: Path, model: bytes) -> None:
+    """No recording, no label and no passphrase is readable on the disk; the model names every emotion to everybody."""
     for path in folder.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
+        if path.is_file() and (content := path.read_bytes()) != model:
             assert b"AEDAT" not in content and PASSPHRASE.encode() not in content, path
             assert b"happiness" not in content, path
