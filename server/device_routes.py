@@ -5,7 +5,7 @@
     GET  /v1/device/model            which model is the newest released one                        signed
     GET  /v1/device/models/SHA256    its bytes, from any offset (Range)                            signed
     POST /v1/device/withdraw         take part no longer; may be repeated                          signed
-    POST /v1/device/forget           delete what is kept of this wearable; answers the receipt     signed
+    POST /v1/device/forget           delete what is kept; answers the receipt, once more if asked  signed
 
 Who has withdrawn may still ask to be forgotten. A wearable that was reported lost is answered 410 when it asks for
 models; to be let go it may not ask, since whoever has it is not its wearer.
@@ -19,6 +19,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 from starlette.applications import Starlette
@@ -50,6 +51,7 @@ PER_MINUTE = 60
 log = logging.getLogger("mcoe")
 
 Handler = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
 OfKey = Callable[[str], tuple[Fleet, str]]
 
 
@@ -125,15 +127,28 @@ def device_routes(
         return JSONResponse({"client_id": client, "state": "withdrawn"})
 
     async def forget(request: Request) -> Response:
-        fleet, client = await signer(request, experiments.of_leaver)
+        found = await run_in_threadpool(known, request, await _body(request), of_forgetter)
+        if isinstance(found, dict):
+            return JSONResponse(found)
+        fleet, client = found
         receipt = await run_in_threadpool(fleet.forget, client, forgetting)
         return JSONResponse(receipt.plain())
+
+    def of_forgetter(key: str) -> tuple[Fleet, str] | dict[str, Any]:
+        """Who asks to be forgotten; of who was, and did not hear it, the receipt."""
+        try:
+            return experiments.of_leaver(key)
+        except EnrolmentRefused:
+            receipt = experiments.receipt_for(key)
+            if receipt is None:
+                raise
+            return receipt
 
     async def signer(request: Request, of_key: OfKey = experiments.of_key) -> tuple[Fleet, str]:
         return await run_in_threadpool(known, request, await _body(request), of_key)
 
-    def known(request: Request, body: bytes, of_key: OfKey) -> tuple[Fleet, str]:
-        found: list[tuple[Fleet, str]] = []
+    def known(request: Request, body: bytes, of_key: Callable[[str], T]) -> T:
+        found: list[T] = []
         signing_key(request, body, lambda key: found.append(of_key(key)))
         return found[0]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mcoe_model.consent import Consent
 from mcoe_model.errors import EnrolmentRefused, McoeError
 from server.fleet import Fleet, open_fleet, token_hash
+from server.forgetting import receipt_for
 from server.paths import ServerPaths
 from server.registry.refusals import Refusal
+from server.registry.tables import LOST, REVOKED
 from server.settings import ServerSettings
 
 
@@ -49,8 +52,13 @@ class Experiments:
     def of_key(self, public_key: str) -> tuple[Fleet, str]:
         """The enrolled client that holds this key, and its experiment's fleet. Raises EnrolmentRefused, DeviceLost."""
         member = self._any.registry.member(public_key)
-        if member is None and self._any.registry.is_lost(public_key):
+        ended = self._any.registry.ended(public_key) if member is None else None
+        if ended == LOST:
             raise DeviceLost("this wearable was reported lost")
+        if ended == REVOKED:
+            raise EnrolmentRefused(
+                "the operator has ended this wearable's part in the fleet; to take part again, ask for an invitation"
+            )
         if member is None or member.experiment not in self.fleets:
             raise EnrolmentRefused("this key is not enrolled")
         return self.fleets[member.experiment], member.id
@@ -67,6 +75,10 @@ class Experiments:
         if leaver.experiment not in self.fleets:
             raise McoeError(f"experiment {leaver.experiment} is not served at the moment")
         return self.fleets[leaver.experiment], leaver.id
+
+    def receipt_for(self, public_key: str) -> dict[str, Any] | None:
+        """The receipt of whoever held this key and was forgotten, or None."""
+        return receipt_for(self._any.paths, self._any.registry.engine, public_key)
 
     def record_refusals(self, counted: Mapping[Refusal, int]) -> None:
         """Write what was refused to the audit trails."""

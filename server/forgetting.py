@@ -6,12 +6,14 @@ registry whether the client was deleted, and then clears the rest; every step ma
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -27,6 +29,8 @@ from server.under_way import leave_out
 
 #: Seconds that a transaction may take to commit once its errand is written.
 COMMIT_S = 60.0
+#: Days for which a wearable that did not hear its receipt may ask for it again.
+ANSWERED_DAYS = 90
 
 log = logging.getLogger("mcoe")
 
@@ -51,6 +55,19 @@ def run_errands(paths: ServerPaths, registry: Engine) -> None:
             _run(paths, registry, errand)
         except (McoeError, OSError, json.JSONDecodeError) as fault:
             log.warning("what is left of a client that was forgotten will be cleared later: %s", fault)
+    for answered in paths.answered.glob("*.json"):
+        with suppress(FileNotFoundError):
+            if time.time() - answered.stat().st_mtime > ANSWERED_DAYS * 86_400:
+                answered.unlink()
+
+
+def receipt_for(paths: ServerPaths, registry: Engine, public_key: str) -> dict[str, Any] | None:
+    """The receipt that was issued to whoever held this key and was forgotten; None for others, and after a while."""
+    run_errands(paths, registry)  # it may have been deleted a moment ago
+    try:
+        return dict(read_json(_answer(paths, public_key)))
+    except FileNotFoundError:
+        return None
 
 
 def _run(paths: ServerPaths, registry: Engine, file: Path) -> None:
@@ -64,6 +81,8 @@ def _run(paths: ServerPaths, registry: Engine, file: Path) -> None:
             file.unlink(missing_ok=True)
         return
     write_json(paths.receipts / file.name, errand["receipt"])
+    if errand["public_key"] is not None:
+        write_json(_answer(paths, str(errand["public_key"])), errand["receipt"])
     for update_id in errand["update_ids"]:
         for path in paths.spool.rglob(f"{update_id}.safetensors"):
             path.unlink(missing_ok=True)
@@ -74,3 +93,8 @@ def _run(paths: ServerPaths, registry: Engine, file: Path) -> None:
     compact(paths.superlink)
     scrub(registry)
     file.unlink(missing_ok=True)
+
+
+def _answer(paths: ServerPaths, public_key: str) -> Path:
+    """Where the receipt is for who holds a key; of the key it has a hash alone."""
+    return paths.answered / f"{hashlib.sha256(public_key.encode()).hexdigest()}.json"

@@ -87,6 +87,11 @@ class ServerPaths:
         return self.folder / "receipts"
 
     @property
+    def answered(self) -> Path:
+        """The same by a hash of the key that asked, for a while, for who did not hear the answer."""
+        return self.folder / "answered"
+
+    @property
     def logs(self) -> Path:
         return self.folder / "logs"
 

@@ -167,11 +167,11 @@ class FleetStore(Store):
             row = session.execute(query).first()
             return _member(row) if row else None
 
-    def is_lost(self, public_key: str) -> bool:
-        """Whether the device with this key was reported lost, in whichever experiment."""
-        query = select(Client.id).where(Client.state == LOST, Client.public_key == public_key)
+    def ended(self, public_key: str) -> str | None:
+        """How the operator ended the enrolment of the device with this key: LOST, REVOKED, or None."""
+        query = select(Client.state).where(Client.state.in_([LOST, REVOKED]), Client.public_key == public_key)
         with self._reading() as session:
-            return session.scalars(query).first() is not None
+            return session.scalars(query).first()
 
     def is_expecting(self) -> bool:
         """Whether an invitation is open: not used, not withdrawn, not expired."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,8 +101,34 @@ def test_leaving_may_be_repeated_and_who_withdrew_may_be_forgotten(wearer: Weare
     assert wearer.ask("GET", "model")[0] == 403
     status, receipt = wearer.ask("POST", "forget")
     assert (status, receipt["client_id"], receipt["choice"]) == (200, "a", None)
-    for way in ("forget", "withdraw"):
-        assert wearer.ask("POST", way) == (403, {"error": "this key is not enrolled"})
+    assert wearer.ask("POST", "forget") == (200, receipt), "whoever did not hear it hears the same"
+    assert wearer.said() == [] and wearer.ask("POST", "withdraw") == (403, {"error": "this key is not enrolled"})
+
+
+def test_a_receipt_is_told_again_for_a_while_to_who_holds_the_key_alone(
+    wearer: Wearer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipt = wearer.ask("POST", "forget")
+    key, wearer.key = wearer.key, ec.generate_private_key(ec.SECP384R1())
+    assert wearer.ask("POST", "forget") == (403, {"error": "this key is not enrolled"})
+    wearer.key = key
+    assert wearer.ask("POST", "forget") == receipt
+    [kept] = wearer.fleet.paths.answered.iterdir()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600 and public_pem(key).encode() not in kept.read_bytes()
+    monkeypatch.setattr("server.forgetting.ANSWERED_DAYS", -1)
+    assert wearer.ask("POST", "forget") == (403, {"error": "this key is not enrolled"})
+    assert list(wearer.fleet.paths.answered.iterdir()) == []
+
+
+def test_who_was_forgotten_on_the_operators_word_hears_the_receipt_when_it_asks(wearer: Wearer) -> None:
+    receipt = wearer.fleet.forget("a").plain()
+    assert wearer.ask("POST", "forget") == (200, receipt)
+
+
+def test_a_revoked_wearable_is_told_so_in_one_line(wearer: Wearer) -> None:
+    wearer.registry.revoke("a")
+    status, said = wearer.ask("GET", "model")
+    assert status == 403 and "the operator has ended this wearable's part" in str(said["error"])
 
 
 @pytest.mark.parametrize("way", ["withdraw", "forget"])
