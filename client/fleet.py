@@ -44,7 +44,7 @@ from client.session_clips import SessionClips
 from client.settings import load_settings
 from client.told import ToldFile
 from client.traffic import Traffic
-from mcoe_model.errors import McoeError, ServerUnreachable, for_log
+from mcoe_model.errors import EnrolmentRefused, McoeError, ServerUnreachable, for_log
 from mcoe_model.model_file import read_card
 from mcoe_model.workers import end_with_parent, one_thread
 
@@ -94,6 +94,9 @@ def run_fleet(
         model = _find_model(paths, membership, gates, stopped)
     except ReportedLost:
         told.hear_lost()
+        raise
+    except EnrolmentRefused as fault:
+        told.hear_turned_away(str(fault))
         raise
     if model is None:
         return
@@ -153,6 +156,9 @@ def _refresh(paths: ClientPaths, membership: Membership, told: ToldFile, stopped
     except ReportedLost:
         told.hear_lost()
         stopped.set()
+    except EnrolmentRefused as fault:  # the server's words, of this wearable alone
+        told.hear_turned_away(str(fault))
+        logging.warning("%s", fault)
     except (McoeError, OSError) as fault:
         logging.warning("it is not known whether this wearable is a member: %s", for_log(fault))
     return changed
@@ -195,7 +201,8 @@ def main() -> None:
         rules = load_settings(Path(sys.argv[2]), {}).check_in_rules
         run_fleet(ClientPaths(Path(sys.argv[1])), rules, keys, recording.is_set)
     except McoeError as fault:
-        print(f"error: {for_log(fault)}", file=sys.stderr)
+        said = str(fault) if isinstance(fault, EnrolmentRefused) else for_log(fault)
+        print(f"error: {said}", file=sys.stderr)
         sys.exit(fault.exit_code)
 
 

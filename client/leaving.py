@@ -214,11 +214,12 @@ def join(
     subject: str = "",
     consents: Sequence[Consent] = (),
 ) -> Membership:
-    """`enrol` in a fleet; one who has left a fleet, or was reported lost, begins anew, with another key.
+    """`enrol` in a fleet; one who has left a fleet, or whom it let go, begins anew, with another key.
 
     Raises as `enrol` does.
     """
-    if leaving.of(key_id(paths)) or ToldFile(paths.told).read().lost:
+    told = ToldFile(paths.told).read()
+    if leaving.of(key_id(paths)) or told.lost or told.turned_away:
         begin_anew(paths)
     return enrol(paths, invitation, clips, subject, consents)
 

@@ -29,13 +29,15 @@ class Told:
     """``standing`` is empty before anything was heard; ``next_check_in`` is Unix time, 0: this client stays connected.
 
     ``client_version`` is that of the program which heard it. ``lost``: this wearable was reported lost, so it takes no
-    part in the fleet until it enrols anew.
+    part in the fleet until it enrols anew. ``turned_away``: why the server did not
+    take it for a member when it last asked.
     """
 
     standing: Standing = ""
     next_check_in: float = 0.0
     client_version: str = __version__
     lost: bool = False
+    turned_away: str = ""
 
 
 class ToldFile:
@@ -59,9 +61,14 @@ class ToldFile:
         if standing != before.standing and (before.standing or standing != "ok"):
             log.log(logging.WARNING if standing == "too-old" else logging.INFO, "%s", _SAID[standing])
         due = time.time() + news.next_check_in_s if news.next_check_in_s else 0.0
-        if (standing, due) != (before.standing, before.next_check_in):
+        if (standing, due, "") != (before.standing, before.next_check_in, before.turned_away):
             write_json(self._file, asdict(Told(standing, due)))
 
     def hear_lost(self) -> None:
         """Keep that this wearable was reported lost. Raises DiskFull."""
         write_json(self._file, asdict(replace(self.read(), next_check_in=0.0, lost=True)))
+
+    def hear_turned_away(self, reason: str) -> None:
+        """Keep why the server does not take this wearable for a member. Raises DiskFull."""
+        if reason != self.read().turned_away:
+            write_json(self._file, asdict(replace(self.read(), turned_away=reason)))

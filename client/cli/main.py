@@ -198,6 +198,8 @@ def _fleet(folder: Path, wearable: dict[str, Any] | None) -> tuple[dict[str, Any
         text += f"; it has left; {COME_BACK}"
     if heard.lost:
         text += f"; it was reported lost and sends nothing; {COME_BACK}"
+    if heard.turned_away:
+        text += f"; {heard.turned_away}"
     if heard.standing in ("update-advised", "too-old"):
         text += f"; the server says that version {heard.client_version} is {heard.standing}"
     if heard.next_check_in:

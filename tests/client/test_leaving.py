@@ -420,6 +420,19 @@ def test_a_folder_that_was_reported_lost_ends_its_part_and_keeps_everything(fold
     assert states(front) == {"w1": "enrolled"} and "lost" not in command(folder, "status")
 
 
+def test_who_was_revoked_is_told_so_in_one_line_and_comes_back_by_an_invitation(
+    folder: Path, front: RealFront
+) -> None:
+    member(folder, front)
+    front.registry.revoke("w1")
+    with front.up():
+        said = command(folder, "--device", "none", code=ExitCode.ENROLMENT_REFUSED)
+        assert said.count("\n") == 1 and "the operator has ended this wearable's part in the fleet" in said
+        assert "the operator has ended this wearable's part" in command(folder, "status")
+        command(folder, "enrol", front.invite("w1").to_line(), "--clips", folder, "--subject", "001")
+    assert states(front) == {"w1": "enrolled"} and "has ended" not in command(folder, "status")
+
+
 @pytest.mark.parametrize("passphrase", ["correct horse battery", None])
 def test_a_wearable_that_is_told_that_it_is_lost_locks_once_and_deletes_nothing(
     folder: Path, front: RealFront, passphrase: str | None, caplog: pytest.LogCaptureFixture,
