@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import ssl
-import time
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.deadline import ended_after
 from client.traffic import Traffic
 from mcoe_model.consent import Consent
 from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, McoeError, OutputExists, ServerUnreachable
@@ -234,9 +234,11 @@ def download_model(paths: ClientPaths, address: str, sha256: str | None = None) 
 def ask_to_leave(paths: ClientPaths, address: str, way: str) -> Any:
     """What the server answers to ``withdraw`` or ``forget``, signed by the key in this folder.
 
+    The authorities that the server names now are kept first: the fleet may change them while one waits to be let go.
     An answer that cannot be read is None. Raises ServerUnreachable for everything that may pass, such as a wrong clock,
     EnrolmentRefused for what will not, and DataMissing and DataInvalid for the key.
     """
+    refresh_authorities(paths, address)
     url = f"/v1/device/{way}"
     headers = sign(read_key(paths), "POST", url)
     with _client(address, paths.authority) as client:
@@ -280,12 +282,9 @@ def refresh_authorities(paths: ClientPaths, address: str) -> bool:
     Whether they are others than before: while a fleet changes its authority there are two. Raises ServerUnreachable.
     """
     with _client(address, paths.authority) as client:
-        try:
-            answer = client.get("/v1/device/authority")
-        except httpx.HTTPError as fault:
-            raise _unreachable(client, fault) from fault
-    found = "".join(_PEM.findall(answer.text))
-    if answer.status_code != 200 or not found or found == paths.authority.read_text():
+        status, content = _answer(client, "GET", "/v1/device/authority")
+    found = "".join(_PEM.findall(content.decode(errors="replace")))
+    if status != 200 or not found or found == paths.authority.read_text():
         return False
     try:
         ssl.create_default_context(cadata=found)
@@ -293,6 +292,18 @@ def refresh_authorities(paths: ClientPaths, address: str) -> bool:
         return False
     write_bytes(paths.authority, found.encode())
     return True
+
+
+def learn_authorities(paths: ClientPaths, other: ClientPaths) -> bool:
+    """Trust those that another folder knows, too, when it belongs to the same server; whether there was a new one.
+
+    ``paths`` may have waited while the fleet changed its authority; whoever enrolled there since knows the new one.
+    """
+    known = paths.authority.read_text()
+    new = [found for found in _PEM.findall(other.authority.read_text()) if found.strip() not in known]
+    if new:
+        write_bytes(paths.authority, "".join([known.rstrip() + "\n", *new]).encode())
+    return bool(new)
 
 
 def _authority(invitation: Invitation) -> str:
@@ -335,13 +346,16 @@ def _ask(
 def _answer(
     client: httpx.Client, method: str, url: str, body: bytes = b"", headers: dict[str, str] | None = None
 ) -> tuple[int, bytes]:
-    """Status and content; of one that is longer or slower than an answer is, a part. Raises ServerUnreachable."""
-    ends, content = time.monotonic() + 2 * TIMEOUT_S, b""
+    """Status and content; of one that is longer than an answer is, a part. Raises ServerUnreachable."""
+    content = b""
     try:
-        with client.stream(method, url, content=body, headers=headers) as answer:
+        with (
+            ended_after(2 * TIMEOUT_S) as bounded,
+            client.stream(method, url, content=body, headers=headers, extensions=bounded) as answer,
+        ):
             for chunk in answer.iter_bytes():
                 content += chunk
-                if len(content) > _ANSWER_BYTES or time.monotonic() > ends:
+                if len(content) > _ANSWER_BYTES:
                     break
     except httpx.HTTPError as fault:
         raise _unreachable(client, fault) from fault

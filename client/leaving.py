@@ -22,12 +22,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from client.enrolment import ClientPaths, Membership, ask_to_leave, enrol, read_key, read_membership
+from client.enrolment import (
+    ClientPaths,
+    Membership,
+    ask_to_leave,
+    enrol,
+    learn_authorities,
+    read_key,
+    read_membership,
+)
 from client.kept import drop_kept
 from client.keys import destroy
 from client.told import ToldFile
 from mcoe_model.consent import Consent
-from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, McoeError, for_log
+from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, McoeError, ServerUnreachable, for_log
 from mcoe_model.files import fsync_folder, read_json, write_bytes, write_json
 from mcoe_model.invitation import Invitation
 
@@ -178,7 +186,7 @@ class Leaving:
         try:
             if not self._receipt(path.name).exists():
                 self._receipts.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_json(self._receipt(path.name), asdict(_answered(path)))
+                write_json(self._receipt(path.name), asdict(self._answered(path)))
                 log.info("the server was told that somebody leaves the fleet")
             self._remove(path)
         except (FileNotFoundError, DataMissing):  # another request took its place meanwhile
@@ -189,6 +197,30 @@ class Leaving:
             self._said.add(path.name)
             return True
         return False
+
+    def _answered(self, path: Path) -> Goodbye:
+        """What the server answers to this request. Raises ServerUnreachable."""
+        asked, paths = _goodbye(_request(path)), ClientPaths(path)
+        answered = replace(asked, answered=_today())
+        try:
+            try:
+                answer = ask_to_leave(paths, asked.address, asked.way)
+            except ServerUnreachable:  # it may have an authority that only those know who enrolled there since
+                if not any([learn_authorities(paths, other) for other in self._members_of(asked.address)]):
+                    raise
+                answer = ask_to_leave(paths, asked.address, asked.way)
+            return replace(answered, receipt=_checked(asked, answer))
+        except EnrolmentRefused as fault:
+            return replace(answered, refused=str(fault))
+
+    def _members_of(self, address: str) -> list[ClientPaths]:
+        """The folders of this wearable's wearers that belong to the fleet at this address."""
+        found = []
+        for paths in map(ClientPaths, (self._requests.parent, *self._requests.parent.glob("wearers/*"))):
+            with contextlib.suppress(DataMissing, DataInvalid, OSError):
+                if read_membership(paths).address == address and paths.authority.exists():
+                    found.append(paths)
+        return found
 
     def _remove(self, path: Path) -> None:
         """One rename, then its key and the rest."""
@@ -259,16 +291,6 @@ def _erase(folder: Path) -> None:
 
 def _today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
-
-
-def _answered(folder: Path) -> Goodbye:
-    """What the server answers to this request. Raises ServerUnreachable."""
-    asked, paths = _goodbye(_request(folder)), ClientPaths(folder)
-    answered = replace(asked, answered=_today())
-    try:
-        return replace(answered, receipt=_checked(asked, ask_to_leave(paths, asked.address, asked.way)))
-    except EnrolmentRefused as fault:
-        return replace(answered, refused=str(fault))
 
 
 def _checked(asked: Goodbye, answer: Any) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ class RealFront:
     """A server that is away until it is `up`, always at the same address. ``refusals`` counts whom it refused."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         make_authority(folder)
         make_server_certificate(folder, ["127.0.0.1"])
         self.registry = Registry(open_database(sqlite_url(folder / "registry.sqlite")), "fleet")
@@ -49,14 +49,14 @@ class RealFront:
         return f"127.0.0.1:{self.port}"
 
     def invite(self, client: str) -> Invitation:
-        return self.fleet.invite(self.address, fingerprint(read_certificate(self._folder / "ca.crt")), client)
+        return self.fleet.invite(self.address, fingerprint(read_certificate(self.folder / "ca.crt")), client)
 
     @contextmanager
     def up(self) -> Iterator[None]:
         """Answer for as long as this lasts."""
         self._away.listen()
         config = uvicorn.Config(
-            self._app, ssl_certfile=self._folder / "server.crt", ssl_keyfile=str(self._folder / "server.key"),
+            self._app, ssl_certfile=self.folder / "server.crt", ssl_keyfile=str(self.folder / "server.key"),
             lifespan="off", log_config=None, timeout_graceful_shutdown=1,
         )  # fmt: skip
         server = uvicorn.Server(config)

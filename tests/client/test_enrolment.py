@@ -13,7 +13,7 @@ import ssl
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -322,3 +322,36 @@ def test_a_refused_download_says_why(server: Played, member: ClientPaths) -> Non
     for sha256 in (None, SHA256):
         with pytest.raises(EnrolmentRefused, match="not enrolled"):
             download_model(member, server.address, sha256)
+
+
+@pytest.mark.parametrize("before_tls", [True, False])
+def test_a_server_that_trickles_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before_tls: bool
+) -> None:
+    """Every byte comes in time, and the answer never."""
+    monkeypatch.setattr("client.enrolment.TIMEOUT_S", 0.5)
+    make_authority(tmp_path)
+    make_server_certificate(tmp_path, ["127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    trickles = threading.Event()
+
+    def trickle(listening: socket.socket) -> None:
+        connection = listening.accept()[0]
+        if before_tls:
+            connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 kB
+        else:
+            connection = context.wrap_socket(connection, server_side=True)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nx-waits: ")
+        with closing(connection), suppress(OSError):
+            while not trickles.wait(0.02):
+                connection.sendall(b"x")
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        server = threading.Thread(target=trickle, args=(listening,), daemon=True)
+        server.start()
+        invitation = Invitation(f"127.0.0.1:{listening.getsockname()[1]}", "f" * 64, "t" * 32, "w1")
+        with pytest.raises(ServerUnreachable):
+            enrol(ClientPaths(tmp_path / "member"), invitation, None, "")
+        trickles.set()
+        server.join(60)

@@ -32,6 +32,7 @@ from client.wearable.folders import plain_folder
 from client.wearers import Wearers
 from mcoe_model.errors import ConsentMissing, ExitCode, OutputExists, ServerUnreachable
 from mcoe_model.signed_request import sign
+from server.certificates import begin_rotation, finish_rotation
 
 TEXT = read_consent_text(None, "en")
 ALL = ("capture", "labels", "learning", "updates", "export")
@@ -187,6 +188,55 @@ def test_a_key_that_the_server_knows_no_more_is_a_refusal_that_ends_it(folder: P
         said = command(folder, "forget", "--yes")
     assert "refused: this key is not enrolled; ask its operator" in said
     assert Leaving(folder).waiting() == [] and keys_in(folder) == []
+
+
+def test_a_request_that_waits_while_the_fleet_changes_its_authority_learns_the_new_one_in_time(
+    folder: Path, front: RealFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member(folder, front)
+    begin_rotation(front.folder)
+    with front.up(), monkeypatch.context() as patch:
+        patch.setattr(front.fleet, "forget", lambda *_: (_ for _ in ()).throw(ServerUnreachable("busy")))
+        assert "waiting for it since" in command(folder, "forget", "--yes")
+    finish_rotation(front.folder)
+    with front.up():
+        assert not Leaving(folder).try_all()
+    assert states(front) == {} and [one.refused for one in Leaving(folder).receipts()] == [""]
+
+
+def test_one_that_slept_through_the_whole_change_is_told_once_somebody_here_knows_the_new_authority(
+    folder: Path, front: RealFront
+) -> None:
+    member(folder, front)
+    command(folder, "forget", "--yes")
+    begin_rotation(front.folder)
+    finish_rotation(front.folder)
+    with front.up():
+        assert Leaving(folder).try_all(), "nobody vouches for that server"
+        command(folder, "wearer", "new", "P02", "--keyfile")
+        enrol(Wearers(folder).paths, front.invite("w2"), Path("clips"), "001")
+        assert not Leaving(folder).try_all()
+    assert states(front) == {"w2": "enrolled"} and [one.refused for one in Leaving(folder).receipts()] == [""]
+
+
+def test_an_answer_that_is_lost_after_the_server_did_it_is_given_again(
+    folder: Path, front: RealFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member(folder, front)
+    forget = front.fleet.forget
+
+    def and_die(*arguments: Any) -> None:
+        forget(*arguments)
+        raise ServerUnreachable("the connection breaks here")
+
+    with front.up(), monkeypatch.context() as patch:
+        patch.setattr(front.fleet, "forget", and_die)
+        assert "waiting for it since" in command(folder, "forget", "--yes")
+    assert states(front) == {}
+    with front.up():
+        assert not Leaving(folder).try_all()
+    [told] = Leaving(folder).receipts()
+    assert told.refused == "" and told.receipt is not None and told.receipt["deleted"]["clients"] == 1
 
 
 # -- answers --------------------------------------------------------------------------------------------------
