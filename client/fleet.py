@@ -32,7 +32,7 @@ from client.enrolment import (
 from client.folder_store import FolderStore
 from client.health import read_health
 from client.keys import DeviceKey, make_keyfile, read_keyfile
-from client.learner import ClipStore
+from client.learner import ClipStore, Learned
 from client.lesson_book import LessonBook
 from client.node import Connection, Node
 from client.offers import Offers
@@ -45,7 +45,6 @@ from client.settings import load_settings
 from client.told import ToldFile
 from client.traffic import Traffic
 from mcoe_model.errors import EnrolmentRefused, McoeError, ServerUnreachable, for_log
-from mcoe_model.model_file import read_card
 from mcoe_model.workers import end_with_parent, one_thread
 
 #: Seconds between two tries to reach a server from which nothing has come yet.
@@ -118,7 +117,7 @@ def run_fleet(
         running.adopt(model.stem)
     offers = Offers(paths, running, model, keys.lessons)
     offers.start()
-    outbox = Outbox(paths.outbox, keys.outbox, lambda clips: _take(paths, keys, offers.resident, clips))
+    outbox = Outbox(paths.outbox, keys.outbox, lambda learned: _take(paths, keys, learned))
     connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
     learns = make_client_app(
         lambda context: store_of(offers.resident), outbox, offers, told, lambda: read_health(paths), [traffic.counted]
@@ -136,10 +135,10 @@ def run_fleet(
         raise ReportedLost("the server refused: this wearable was reported lost")
 
 
-def _take(paths: ClientPaths, keys: Keys, model: Path, clips: tuple[str, ...]) -> None:
-    """A round has these clips: they await none any more."""
-    book = LessonBook(paths.lessons, keys.lessons, read_card(model).generation.id)
-    book.take(clips, today=int(time.time() // 86_400))
+def _take(paths: ClientPaths, keys: Keys, learned: Learned) -> None:
+    """A round has the clips of this update: they await none of its generation any more."""
+    book = LessonBook(paths.lessons, keys.lessons, learned.meta.generation)
+    book.take(learned.clips, today=int(time.time() // 86_400))
 
 
 def _refresh(paths: ClientPaths, membership: Membership, told: ToldFile, stopped: threading.Event) -> bool:
@@ -167,7 +166,7 @@ def _refresh(paths: ClientPaths, membership: Membership, told: ToldFile, stopped
 def _find_model(
     paths: ClientPaths, membership: Membership, gates: CheckInGates, stopped: threading.Event
 ) -> Path | None:
-    """The fleet's newest model; while the server does not answer, one that is here already, or wait for it.
+    """The fleet's newest model; while the server does not answer, the last one that is here, or wait for it.
 
     Any model of the generation will do: its backbones encode the clips, and a task brings the rest.
     """
@@ -177,7 +176,10 @@ def _find_model(
             refresh_authorities(paths, membership.address)
             return download_model(paths, membership.address)
         except ServerUnreachable as fault:
-            here = sorted(paths.models.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+            resident = Running(paths.running).read().resident
+            here = sorted(
+                paths.models.glob("*.safetensors"), key=lambda path: (path.stem == resident, path.stat().st_mtime_ns)
+            )
             if here:
                 logging.warning("%s", fault)
                 return here[-1]

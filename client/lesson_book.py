@@ -6,12 +6,14 @@
     LESSONS/result.sealed                      what was learned last, until the wearer's store has it
 
 A clip is one version of one span's label, ``SPAN-LABEL``; another label or other bounds make another clip. What another
-generation's backbones made lies apart and is never read with it.
+generation's backbones made lies apart and is never read with it; once nobody uses that generation any more it goes, and
+what can still be decoded is encoded anew (`client.wearable.learning`).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from mcoe_model.data.sampling import window_law
 from mcoe_model.errors import DataInvalid, DataMissing
+from mcoe_model.files import fsync_folder
 from mcoe_model.learning.replay import ReplayMemory
 from mcoe_model.names import EMOTIONS
 from mcoe_model.sealed import read_sealed, write_sealed
@@ -169,6 +172,10 @@ class LessonBook:
         """Raises DiskFull."""
         write_sealed(self._memory, self._key, "memory", [content])
 
+    def forget_memory(self) -> None:
+        """It cannot be read, or nothing is left of it."""
+        self._memory.unlink(missing_ok=True)
+
     def _read(self, path: Path) -> Clip | None:
         try:
             tensors, said = unpack_with(b"".join(read_sealed(path, self._key, _context(path.stem))))
@@ -210,22 +217,52 @@ class ResultFile:
         self._path.unlink(missing_ok=True)
 
 
-def keep_lessons(folder: Path, key: bytes, stand: Collection[str]) -> None:
-    """Remove every clip but these, also from memories: others were discarded, or are called differently now."""
+def generations(folder: Path) -> tuple[str, ...]:
+    """Those (their ids) that something is kept of."""
+    return tuple(sorted(path.name for path in folder.glob("[!.]*") if path.is_dir()))
+
+
+def clips_of_generation(folder: Path, key: bytes, generation: str) -> frozenset[str]:
+    """Every clip that anything is kept of in a generation's folder: features, a window, or its part in the memory."""
+    book = LessonBook(folder, key, generation)
+    try:
+        remembered = ReplayMemory.from_bytes(book.read_memory() or b"", generation=None).names
+    except DataInvalid:
+        remembered = ()
+    return frozenset((*book.waiting, *book.held_out, *remembered))
+
+
+def forget_generation(folder: Path, generation: str) -> None:
+    """Remove all of a generation; at one blow, so that it is either known still or nothing of it is."""
+    gone = folder / f".{generation}"
+    shutil.rmtree(gone, ignore_errors=True)  # of a process that died
+    (folder / generation).rename(gone)
+    fsync_folder(folder)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def keep_lessons(folder: Path, key: bytes, stand: Collection[str], today: int) -> None:
+    """Remove every clip but these, also from memories: others were discarded, or are called differently now.
+
+    And what is too old ``today`` (counted from 1970). To be called each day.
+    """
+    for begun in folder.glob(".*"):  # a generation that `forget_generation` did not come to the end of
+        shutil.rmtree(begun, ignore_errors=True)
     for path in folder.glob("*/*/*-*.sealed"):
         if path.stem not in stand:
             path.unlink(missing_ok=True)
-    for path in folder.glob("*/memory.sealed"):
-        book = LessonBook(folder, key, path.parent.name)
+    for generation in generations(folder):
+        book = LessonBook(folder, key, generation)
+        book.take((), today)
         content = book.read_memory()
         try:
             memory = ReplayMemory.from_bytes(content or b"", generation=None)
         except DataInvalid:
-            path.unlink(missing_ok=True)
+            book.forget_memory()
             continue
-        gone = set(memory.names) - set(stand)
-        if gone:
-            book.write_memory(memory.without(gone).to_bytes())
+        left = memory.without(set(memory.names) - set(stand)).expire(today)
+        if left.names != memory.names:
+            book.write_memory(left.to_bytes())
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ is killed in it, since the server repeats its offer at every check-in. Released 
 not worse on the wearer's clips (`client.serving`).
 
 A released model of another generation that this program can build becomes the one that the executor works with, whether
-it runs or not. The clips are here as pictures, so that each is encoded anew when it is learned next, and none is lost.
+it runs or not. Clips of a folder are here as pictures, and each is encoded anew when it is learned next; those that
+were recorded here are the main process's matter (`client.wearable.learning`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Offers:
         self._lessons_key = lessons_key
         self._paths = paths
         self.resident = resident
+        running.work_with(resident.stem)
         self._newest: Offer | None = None
         self._changed = threading.Condition()
         self._considering = threading.Lock()
@@ -126,7 +128,7 @@ class Offers:
         for given_up in models.glob("*.partial"):  # none is on its way now
             given_up.unlink()
         for other in models.glob(f"*{PLAIN}"):
-            if other.stem not in wanted | {self.resident.stem}:
+            if other.stem not in wanted:
                 other.unlink()
 
     def _work_with(self, released: Path) -> None:
@@ -134,7 +136,9 @@ class Offers:
         generation = read_card(released).generation
         if generation != read_card(self.resident).generation:
             self.resident = released
-            log.info("generation %s (%s) begins: every clip here is encoded anew", generation.id, generation.preset)
+            self.running.work_with(released.stem)
+            log.info("generation %s (%s) begins: clips whose pictures are here are encoded anew",
+                     generation.id, generation.preset)  # fmt: skip
 
     def _why_not(self, offer: Offer) -> Refusal | None:
         """What of the model itself forbids it."""

@@ -23,11 +23,11 @@ class Outbox:
     """A folder of updates, each named by its id and sealed under ``key`` (32 bytes).
 
     What cannot be read is as good as never trained, and goes. ``sent`` are those that this process has answered with
-    and not heard of since. ``taken`` is told of the clips of every update that the server has accepted.
+    and not heard of since. ``taken`` is told of every update that the server has accepted.
     """
 
     def __init__(
-        self, folder: Path, key: bytes, taken: Callable[[tuple[str, ...]], None] = lambda clips: None
+        self, folder: Path, key: bytes, taken: Callable[[Learned], None] = lambda learned: None
     ) -> None:
         self.folder = folder
         self._key = key
@@ -72,7 +72,7 @@ class Outbox:
         for update_id in news.accepted:
             kept = self.find(update_id, 0)
             if kept is not None:
-                self._taken(kept.clips)
+                self._taken(kept)
         self._remove((*news.accepted, *news.dropped))
 
     def _remove(self, update_ids: Iterable[str]) -> None:

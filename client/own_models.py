@@ -96,15 +96,10 @@ def settle_own_models(paths: ClientPaths, key: bytes) -> None:
 
     To be called when the key is there, before anything is learned. Raises DiskFull; what is plain then stays so.
     """
-    if not paths.models.is_dir():
-        return
-    for left in paths.models.glob(f".*{SEALED}.*"):  # by a process that was killed while it wrote
-        left.unlink(missing_ok=True)
-    for path in sorted(paths.models.iterdir()):
-        fleet_sha256 = None if path.suffix == SEALED else _plainly_learned_from(path)
+    for path in sorted(paths.models.glob(f"*{PLAIN}")):
+        fleet_sha256 = _plainly_learned_from(path)
         if fleet_sha256 is not None:
-            if path.suffix == PLAIN:  # else it is the beginning of one
-                seal_model(paths.models, key, path.read_bytes(), fleet_sha256)
+            seal_model(paths.models, key, path.read_bytes(), fleet_sha256)
             path.unlink()
             fsync_folder(paths.models)
             log.info("a model that was learned here lay plain; it is sealed now")
@@ -170,7 +165,7 @@ def _header(pieces: Iterable[bytes]) -> bytes:
 
 
 def _plainly_learned_from(path: Path) -> str | None:
-    """Of a plain file, or the beginning of one, that was learned here: the fleet's model that it was learned from."""
+    """Of a plain file that was learned here, damaged or not: the fleet's model that it was learned from."""
     try:
         with path.open("rb") as file:
             return _learned_from(card_of_header(_header(iter(lambda: file.read(1 << 16), b"")), path))

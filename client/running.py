@@ -27,6 +27,7 @@ class RunningModel:
     - ``newer``: one that does not run because it is worse, or because the wearer went back; however often it is
       offered, it is not run unless the wearer takes it.
     - ``trial``: what was found when the last one was tried beside the one that ran, in words for the wearer.
+    - ``resident``: the fleet's, of whose generation its tasks are, whichever runs; of a member of a fleet alone.
     """
 
     runs: str = ""
@@ -35,11 +36,12 @@ class RunningModel:
     before: str = ""
     newer: str = ""
     trial: str = ""
+    resident: str = ""
 
     @property
     def wanted(self) -> frozenset[str]:
         """Those whose files are needed."""
-        return frozenset({self.runs, self.before, self.newer} - {""})
+        return frozenset({self.runs, self.before, self.newer, self.resident} - {""})
 
 
 #: Before the first model, and in a simulation.
@@ -91,6 +93,12 @@ class Running:
                 raise DecisionNeeded("the newest model runs already; nothing was changed")
             return self._write(_running(now, now.newer, now.trial))
 
+    def work_with(self, resident: str) -> None:
+        """The fleet's tasks are of this model's generation from now on. Raises DiskFull."""
+        with self._changing() as now:
+            if now.resident != resident:
+                self._write(replace(now, resident=resident))
+
     def drop(self, sha256: str, instead: str, why: str) -> None:
         """A model's file is gone: the other one runs in its place, and nobody can go back to it. Raises DiskFull.
 
@@ -117,5 +125,5 @@ class Running:
 def _running(now: RunningModel, sha256: str, trial: str) -> RunningModel:
     """The state in which this model runs, and no newer one waits."""
     before = now.before if now.runs == sha256 else now.runs
-    chosen = RunningModel(runs=sha256, before=before, trial=trial)
+    chosen = RunningModel(runs=sha256, before=before, trial=trial, resident=now.resident)
     return chosen if now.refused == sha256 else replace(chosen, refused=now.refused, refusal=now.refusal)

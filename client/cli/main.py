@@ -169,6 +169,8 @@ def _wearable_line(now: dict[str, Any]) -> str:
     elif learning["last"] and learning["last"]["clips"]:
         clips, before, after = (learning["last"][name] for name in ("clips", "before", "after"))
         parts.append(f"recognises {after} of {clips} spans that it never learns from, {before} before it learned last")
+    if learning["lost"]:
+        parts.append(f"{learning['lost']} labelled spans are lost to models of this generation: no recording is left")
     if now["why_not_live"]:
         parts.append(f"recognition: {now['why_not_live']}")
     if live:

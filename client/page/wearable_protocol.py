@@ -113,12 +113,16 @@ class LastLesson:
 
 @dataclass(frozen=True)
 class Learning:
-    """Of the wearer's labels: how many ``waiting`` spans there are, and why they wait (``closed``, in English)."""
+    """Of the wearer's labels: how many ``waiting`` spans there are, and why they wait (``closed``, in English).
+
+    ``lost``: how many were learned by models of an earlier generation alone, and have no pictures to be learned anew.
+    """
 
     state: LearningState = "nothing"
     waiting: int = 0
     closed: tuple[str, ...] = ()
     last: LastLesson | None = None
+    lost: int = 0
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,38 @@ class LessonStore(SpanStore):
                 self._note_learned(session, session_id, now_us)
         return True
 
+    def learn_anew(self, clips: Collection[tuple[int, int]]) -> int:
+        """What these versions of spans have become is of no use any more, as if they had never been learned.
+
+        How many wait to be learned again, as others do; the rest is `lost`. A recording is kept no longer for it.
+        Raises ConsentMissing, Locked.
+        """
+        self.require("learning")
+        self._unlocked()
+        waiting = 0
+        with self._writing() as session:
+            for span_id, label_id in clips:
+                span = session.get(SpanRow, span_id)
+                if span is None or span.learned_label_id != label_id:
+                    continue
+                span.learned_label_id = None
+                row = self._row(session, span.session_id)
+                if row.wrapped_key is not None and row.flaw is None:
+                    row.learned_us = None  # so that it is not in the way of new ones before it was learned
+                    waiting += 1
+        return waiting
+
+    def lost(self) -> int:
+        """How many labelled spans were learned once, would have to be again, and cannot be: the recording is gone.
+
+        Raises Locked.
+        """
+        self._unlocked()
+        gone = (SessionRow.wrapped_key.is_(None) | SessionRow.flaw.is_not(None),
+                SpanRow.learned_us.is_not(None), SpanRow.learned_label_id.is_(None))  # fmt: skip
+        with self._reading() as session:
+            return sum(_lesson(span, newest) is not None for span, newest, *_ in all_stand(session, *gone))
+
     def _note_learned(self, session: Session, session_id: str, now_us: int) -> None:
         row = self._row(session, session_id)
         spans = session.scalars(select(SpanRow).where(SpanRow.session_id == session_id))

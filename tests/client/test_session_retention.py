@@ -263,11 +263,35 @@ class TestLessons:
         assert [lesson.emotion for lesson in found.lessons] == ["surprise", "neutral"]
         assert found.contradicted == 1
 
+    def test_what_can_be_learned_anew_waits_and_the_rest_is_lost(
+        self, store: Store, memory: Path, clock: Clock
+    ) -> None:
+        here, gone, unread = (labelled(store, memory) for _ in range(3))
+        clips = [(one.span, one.label_id) for one in store.to_learn().lessons]
+        learn(store)
+        until_us = store.session(here).raw_until_us
+        store.delete_raw(gone)
+        assert store.lost() == 0
+        clock.turn(24)
+        assert store.learn_anew([*clips, (99, 99)]) == 2
+        assert [one.session for one in store.to_learn().lessons] == [here, unread]
+        assert (store.lost(), store.session(here).learned_us) == (1, None)
+        assert store.spans(here)[0].change == "next learning"  # which had seen it, and so had others
+        store.flag(unread, "unreadable")
+        assert store.lost() == 2
+        learn(store)
+        assert store.session(here).raw_until_us == until_us and store.session(here).learned_us == clock.at.utc_us
+        assert store.learn_anew(clips) == 1 and store.lost() == 2
+        store.label(store.spans(gone)[0].id, Label("skip"))
+        assert store.lost() == 1
+
     def test_learning_needs_its_consent(self, store: Store, memory: Path) -> None:
         labelled(store, memory)
         store.withdraw("learning")
         with pytest.raises(ConsentMissing, match="learning"):
             store.to_learn()
+        with pytest.raises(ConsentMissing, match="learning"):
+            store.learn_anew([])
 
 
 class TestPrompts:

@@ -24,9 +24,9 @@ from mcoe_model.networks import build
 AEDAT4 = b"#!AER-DAT4"
 
 
-def untrained_model(path: Path) -> Path:
-    """A file with an untrained mcoe-tiny, for a wearable to recognise with."""
-    tensors = tensors_of(build("mcoe-tiny", seed=1))
+def untrained_model(path: Path, seed: int = 1) -> Path:
+    """A file with an untrained mcoe-tiny to recognise with; another seed is another generation."""
+    tensors = tensors_of(build("mcoe-tiny", seed=seed))
     generation = Generation("mcoe-tiny", backbone_sha256(tensors), 64, Normalisation(0.3, 0.2, 0.5, 0.1))
     write_model(path, tensors, ModelCard(generation, "a test"))
     return path

@@ -13,7 +13,7 @@ import pytest
 from real_wearable import untrained_model
 from test_wearable_facade import PASSPHRASE, TEXT, running, sees, until
 
-from client.lesson_book import HELD_OUT, LessonBook, clip_name, is_held_out
+from client.lesson_book import HELD_OUT, LessonBook, clip_name, clips_of_generation, generations, is_held_out
 from client.model_import import import_model
 from client.own_models import LEARNED_HERE, is_own, open_card, open_model
 from client.protocol_file import read_protocol, run_protocol
@@ -21,7 +21,7 @@ from client.running import Running
 from client.serving import served_model
 from client.wearable import Wearable, learning
 from mcoe_model.learning.replay import ReplayMemory
-from mcoe_model.model_file import model_bytes
+from mcoe_model.model_file import model_bytes, read_card
 
 #: Six spans with pauses, so that a busy machine's lateness does not let them overlap; the fourth is held out.
 SESSION = "onset_s,duration_s,stimulus,label\n" + "".join(
@@ -87,6 +87,8 @@ def test_what_is_recorded_and_labelled_is_learned_once(tmp_path: Path, model: Pa
             await asyncio.sleep(2)  # several looks
             assert await trainings(wearable) == [("learned", first), ("learned", second)], "nothing is learned twice"
             await _forgets_what_was_discarded(wearable, session, second)
+            newer = untrained_model(tmp_path / "newer.safetensors", seed=2)
+            await _learns_anew_in_a_new_generation(wearable, newer, second)
 
     asyncio.run(scene())
 
@@ -162,3 +164,22 @@ async def _forgets_what_was_discarded(wearable: Wearable, session: str, left: in
     standing = await wearable.kept(lambda store: store.standing())
     await until(lambda: len(remembered()) == left)
     assert {*remembered(), *book.held_out} == {clip_name(*clip) for clip in standing}
+
+
+async def _learns_anew_in_a_new_generation(wearable: Wearable, newer: Path, spans: int) -> None:
+    """What is recorded still is encoded anew by the new model's backbones, and learned; the old features are gone."""
+    paths, key = wearable.paths, wearable.lessons_key
+    assert paths is not None and key is not None
+    [before], standing = generations(paths.lessons), await wearable.kept(lambda store: store.standing())
+    import_model(paths, newer)
+    await until_learned(wearable, 3)
+    [after] = generations(paths.lessons)
+    assert after == read_card(newer).generation.id != before
+    assert (await trainings(wearable))[2] == ("learned", spans)
+    assert clips_of_generation(paths.lessons, key, after) == {clip_name(*clip) for clip in standing}
+    book = LessonBook(paths.lessons, key, after)
+    assert len(book.waiting) == spans and len(book.held_out) == len(standing) - spans == 1
+    await until(lambda: wearable._served() is not None and is_own(wearable._served()))
+    served = wearable._served()
+    assert served is not None and open_card(served, key).generation.id == after
+    assert (await wearable.kept(lambda store: store.lost())) == 0

@@ -217,16 +217,19 @@ def test_a_model_of_another_generation_needs_the_flag(folder: Folder, tmp_path: 
     registry = Registry(open_database(sqlite_url(folder.path / "registry.sqlite")), "fleet")
     for client, examples in (("w1", 10), ("w2", 5), ("w3", 0), ("w4", 7)):
         registry.saw(CheckIn(client, examples))
+    for client, minutes in (("w1", 12), ("w2", 0), ("w4", 7)):
+        registry.note_health(client, Health(minutes=minutes))
     registry.revoke("w4")
     row = registry.open_round(str(registry.newest_model()), ["w1", "w2"], {}, None)
     said = folder.run("models", "import", file, code=ExitCode.MODEL_INVALID)
     assert "--new-generation" in said and "2 enrolled wearables hold clips, 15 together" in said
+    assert "1 say that recordings are still there" in said
     assert "without --new-generation" in folder.run(
         "models", "import", same, "--new-generation", code=ExitCode.MODEL_INVALID
     )
     assert len(folder.ask("models", "list")) == 1
     made = folder.ask("models", "import", file, "--new-generation")
-    assert (made["version"], made["new_generation"], made["wearables"]) == (2, True, 2)
+    assert (made["version"], made["new_generation"], made["wearables"], made["with_recordings"]) == (2, True, 2, 1)
     assert registry.newest_model() == file_sha256(file)
     ended = registry.round(row.id)
     assert (ended.state, ended.reason) == ("abandoned", "a model of another generation was released")
