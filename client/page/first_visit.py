@@ -49,7 +49,14 @@ def first_visit_routes(page: Page) -> APIRouter:
         given = {one.kind for one in status.consents}
         text, again = page.consent_text(words), page.asked_again(status)
         return page.show(
-            request, "consent", kinds=CONSENTS, given=given, text=text, again=again, new=status.stage == "new"
+            request,
+            "consent",
+            kinds=CONSENTS,
+            given=given,
+            text=text,
+            again=again,
+            new=status.stage == "new",
+            wearer=status.wearer,
         )
 
     @routes.get("/consent/copy")

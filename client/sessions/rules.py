@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MINUTES_PER_DAY = 24 * 60
-
 
 @dataclass(frozen=True)
 class RetentionRules:

@@ -39,10 +39,6 @@ class SuperLink:
     per_minute: int
     max_body: int
 
-    @property
-    def local_address(self) -> str:
-        return f"127.0.0.1:{self.local_port}"
-
 
 def serve(superlink: SuperLink, device_routes: ASGIApp, device_prefix: str, note: Note) -> None:
     """Run the SuperLink in this process until SIGTERM: all of it on loopback, what wearables need in public, by TLS.

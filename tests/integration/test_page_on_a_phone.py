@@ -301,7 +301,7 @@ def test_a_phone_that_was_unpaired_comes_in_again_with_what_it_kept(walk: Walk) 
     phone.offline(True)
     phone.choose("#answer-neutral")
     phone.press("#answer > .primary")
-    phone.until(lambda: json.loads(phone.chrome.execute_script("return localStorage['mcoe-forms']")))
+    phone.until(lambda: "Kept on this phone" in phone.text("#connection"))
     pairing.unpair()
     phone.offline(False)
     phone.until_at("/pair")
@@ -309,3 +309,24 @@ def test_a_phone_that_was_unpaired_comes_in_again_with_what_it_kept(walk: Walk) 
     phone.press("#pair .primary")
     phone.until_at("/")
     phone.until(lambda: wearable.sessions["s4"].spans[0].label == "neutral")
+
+
+def test_what_a_phone_kept_of_one_wearer_is_not_said_for_the_next(walk: Walk) -> None:
+    phone, wearable = walk.phone, walk.wearable
+    before, asked = wearable.state.wearer, wearable.calls.count("label")
+    wearable.add("s5", 15)
+    phone.open("/label/s5")
+    phone.until(lambda: phone.find("#label").get_attribute("data-loaded"))
+    phone.offline(True)
+    phone.choose("#answer-angry")
+    phone.press("#answer > .primary")
+    phone.until(lambda: "Kept on this phone" in phone.text("#connection"))
+    phone.chrome.get("about:blank")
+    wearable.change(wearer="P02")
+    phone.offline(False)
+    try:
+        phone.open("/live")
+        phone.until(lambda: phone.chrome.execute_script("return localStorage['mcoe-forms']") == "[]")
+        assert wearable.calls.count("label") == asked
+    finally:
+        wearable.change(wearer=before)

@@ -44,6 +44,8 @@ const AGAIN_MS = 2000;
 const LATER_MS = 20000; // until what was refused for now is tried again
 const ANSWER_MS = 60000; // ending a recording may take that long
 const waiting = new Map();
+const wearer = document.body.dataset.wearer; // undefined where the screen is nobody's
+const isMine = (form) => (form.wearer ?? wearer) === wearer;
 const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
 const kept = () => JSON.parse(localStorage.getItem(KEPT) ?? "[]");
 const keep = (forms) => localStorage.setItem(KEPT, JSON.stringify(forms));
@@ -87,7 +89,7 @@ export async function send(path, body = {}, patience = 10000) {
 
 /** A form that is kept on the phone until the wearable has answered, even across a reload. Never a secret. */
 export function submit(path, body = {}) {
-  const form = { key: newKey(), path, body };
+  const form = { key: newKey(), path, body, wearer };
   keep([...kept(), form]);
   const answered = new Promise((resolve, reject) => waiting.set(form.key, { resolve, reject }));
   deliver();
@@ -99,7 +101,8 @@ async function deliver() {
   if (location.pathname === "/pair") return; // they wait until this phone is let in again
   await navigator.locks.request(KEPT, async () => {
     const later = new Set(); // those that the wearable does not take now, because it is locked or its disk is full
-    const following = () => kept().find((form) => !later.has(form.key));
+    if (wearer !== undefined) keep(kept().filter(isMine)); // those of another wearer, who has gone, are nobody's
+    const following = () => kept().find((form) => isMine(form) && !later.has(form.key));
     for (let form = following(); form !== undefined; form = following()) {
       const done = waiting.get(form.key);
       try {
