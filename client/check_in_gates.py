@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,6 +61,7 @@ class CheckInGates:
         self._network = network
         self._now = now
         self._said: tuple[str, ...] = ()
+        self._looked = -math.inf
 
     def closed(self) -> tuple[str, ...]:
         """Which of them are closed, in words; none: it may check in."""
@@ -79,7 +82,10 @@ class CheckInGates:
         return tuple(found)
 
     def look(self) -> tuple[str, ...]:
-        """`closed`, and a line in the log when it is not what it was at the last look."""
+        """`closed`, once a second at most, and a line in the log when it is not what it was at the last look."""
+        if time.monotonic() - self._looked < _LOOK_S:
+            return self._said
+        self._looked = time.monotonic()
         closed = self.closed()
         if closed != self._said:
             log.info("%s", f"no check-in now: {'; '.join(closed)}" if closed else "it may check in again")

@@ -18,7 +18,10 @@ FORBIDDEN = {
     "client": {"server", "simulations"},
 }
 #: Where private modules of Flower may be touched.
-ADAPTERS = {*(REPOSITORY / "server" / "superlink").glob("*.py"), REPOSITORY / "client" / "node.py"}
+ADAPTERS = {
+    *(REPOSITORY / "server" / "superlink").glob("*.py"),
+    *(REPOSITORY / "client" / f"{name}.py" for name in ("node", "supernode")),
+}
 FLOWER_PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}
 #: Packages that read or write pickles. Of `pickle` itself the name of an error is all that is used.
 UNSAFE = {"dill", "cloudpickle", "joblib", "shelve", "marshal"}

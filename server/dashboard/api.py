@@ -14,6 +14,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 
+from mcoe_model.health import Health as WearableHealth
+from server.attention import needs, reasons
 from server.dashboard.attempts import Attempt, Verdict
 from server.dashboard.context import Dashboard
 from server.dashboard.experts import FEWEST_CLIENTS, ExpertUse
@@ -21,12 +23,16 @@ from server.dashboard.health import Health
 from server.dashboard.metrics import MEDIA_TYPE, metrics_text
 from server.dashboard.scores import VersionScores, version_scores
 from server.doctor import Finding
-from server.registry import TrialSummary
+from server.registry import TrialSummary, day_of, utc_now
 
 
 @dataclass(frozen=True)
 class FleetMember:
-    """A client. ``rounds`` counts the rounds that asked it, ``accepted`` and ``rejected`` its replies."""
+    """A client. ``rounds`` counts the rounds that asked it, ``accepted`` and ``rejected`` its replies.
+
+    ``health`` is what it last said of itself, on ``health_day`` (since 1970), -1 where it does not know; ``needs``: why
+    an operator should look.
+    """
 
     id: str
     state: str
@@ -36,6 +42,9 @@ class FleetMember:
     rounds: int
     accepted: int
     rejected: int
+    health: WearableHealth | None
+    health_day: int | None
+    needs: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -89,18 +98,21 @@ def api_routes(dashboard: Dashboard) -> APIRouter:
             registry.last_published(),
             dashboard.expert_use(),
             dashboard.health(),
+            [reasons(one, day_of(utc_now())) for one in registry.enrolled_health()],
         )
         return PlainTextResponse(said, media_type=MEDIA_TYPE)
 
     @routes.get("/api/v1/clients")
     def clients() -> list[FleetMember]:
         """Every client of the experiment."""
+        rows = registry.clients()
+        needed = needs(rows, day_of(utc_now()))
         return [
             FleetMember(
                 row.id, row.state, row.last_seen, row.examples, row.client_version, row.rounds, row.accepted,
-                row.rejected,
+                row.rejected, row.health, row.health_day, needed.get(row.id, ()),
             )
-            for row in registry.clients()
+            for row in rows
         ]  # fmt: skip
 
     @routes.get("/api/v1/rounds")

@@ -5,9 +5,11 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from server.attention import REASONS
 from server.dashboard.attempts import Attempt
 from server.dashboard.experts import FEWEST_CLIENTS, ExpertUse
 from server.dashboard.health import Health
@@ -28,11 +30,25 @@ class _Metric:
 
 
 def metrics_text(
-    totals: Totals, current: Attempt | None, last_published: int, use: ExpertUse | None, health: Health
+    totals: Totals,
+    current: Attempt | None,
+    last_published: int,
+    use: ExpertUse | None,
+    health: Health,
+    needs: Sequence[Sequence[str]],
 ) -> str:
-    """Everything that /metrics says. The experts' use by fewer than `FEWEST_CLIENTS` clients are left out."""
+    """Everything that /metrics says. The experts' use by fewer than `FEWEST_CLIENTS` clients are left out.
+
+    ``needs``: of each enrolled wearable that said how it is, why an operator should look (`REASONS`).
+    """
+    why = Counter(reason for of_one in needs for reason in of_one)
     found = [
         _Metric("mcoe_clients", "gauge", "Clients by state.", totals.clients, "state"),
+        _Metric("mcoe_clients_with_health", "gauge", "Enrolled clients that said how they are.", {"": len(needs)}),
+        _Metric("mcoe_clients_needing_attention", "gauge", "Enrolled clients that an operator should look at.",
+                {"": sum(map(bool, needs))}),
+        _Metric("mcoe_attention", "gauge", "Enrolled clients by why an operator should look.",
+                {reason: why[reason] for reason in REASONS}, "why"),
         _Metric("mcoe_rounds", "gauge", "Attempts at rounds by state.", totals.rounds, "state"),
         _Metric("mcoe_replies", "gauge", "Replies of all rounds by verdict.", totals.replies, "verdict"),
         _Metric("mcoe_bytes", "gauge", "Bytes of tensors exchanged.",

@@ -6,7 +6,7 @@ import hmac
 import math
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Query, Request
@@ -15,7 +15,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from mcoe_model.errors import DataMissing
 from mcoe_model.names import EMOTIONS, LIGHTINGS
-from server.attention import attention
+from server.attention import needs
 from server.dashboard import charts
 from server.dashboard.context import Dashboard
 from server.dashboard.experts import DRIFT_ALARM, DRIFT_CHOICES, WINDOW_ROUNDS
@@ -51,17 +51,19 @@ def page_routes(dashboard: Dashboard) -> APIRouter:
         return HTMLResponse(render(f"{name}.html.j2", **_frame(dashboard, name), **content))
 
     @routes.get("/")
-    def fleet(page: PageNumber = 1) -> HTMLResponse:
-        clients, today = registry.clients(), day_of(utc_now())
-        needs = {one.id: attention(one.health, today) for one in clients if one.health and one.state == ENROLLED}
-        clients.sort(key=lambda one: -len(needs.get(one.id, ())))  # else by id, as they come
+    def fleet(page: PageNumber = 1, order: Literal["need", "id"] = "need") -> HTMLResponse:
+        clients = registry.clients()
+        needed = needs(clients, day_of(utc_now()))
+        if order == "need":
+            clients.sort(key=lambda one: -len(needed.get(one.id, ())))  # else by id, as they come
         shown: Page[Any] = page_of(clients, page, CLIENTS_PER_PAGE)
         return show(
             "fleet",
             states=Counter(client.state for client in clients),
             pending=sum(client.examples or 0 for client in clients if client.state == ENROLLED),
             clients=shown,
-            needs=needs,
+            needs=needed,
+            order=order,
         )
 
     @routes.get("/rounds")

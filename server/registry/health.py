@@ -24,6 +24,14 @@ class HealthStore(Store):
                 return
             session.merge(HealthRow(client_id=client_id, day=day_of(utc_now()), said=health.to_record()))
 
+    def enrolled_health(self) -> list[Health]:
+        """What every enrolled client last said of its health, if it did."""
+        with self._reading() as session:
+            enrolled = select(Client.id).where(Client.experiment == self.experiment, Client.state == ENROLLED)
+            members = set(session.scalars(enrolled))
+            said = health_of(session, self.experiment)
+        return [health for client, (health, _) in said.items() if client in members]
+
 
 def day_of(time: datetime.datetime) -> int:
     """A time's day, counted from 1970, in UTC."""

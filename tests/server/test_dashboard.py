@@ -33,7 +33,7 @@ from server.dashboard.queries import Routing
 from server.dashboard.watch import Watcher
 from server.dashboard.webhook import WAITING, WebhookEvent, notify
 from server.paths import ServerPaths
-from server.registry import Registry, utc_now
+from server.registry import Registry, day_of, utc_now
 from server.registry.models import CANARY, HELD
 from server.rounds import RoundEngine
 from server.settings import ServerSettings
@@ -228,6 +228,22 @@ def test_whoever_needs_most_attention_comes_first(fleet: Fleet) -> None:
     assert found[1][2] == "a part of it failed with code 139"
     assert {row[2] for row in found[2:]} == {"–"}
     assert "Need attention 2" in words(html)
+    assert 'href="/?order=id"' in html
+    html = fleet.get("/?order=id")
+    assert [row[0] for row in rows(html)[1:]] == list("abcdef") and 'href="/"' in html
+    assert rows(html)[3][2] == "disk nearly full: 1 GB free camera not seen"
+    assert fleet.browser.get("/?order=name", headers=BEARER).status_code == 422
+
+    said = {one["id"]: one for one in fleet.api("clients")}
+    assert said["c"]["needs"] == ["disk nearly full: 1 GB free", "camera not seen"]
+    assert (said["c"]["health"]["free_gb"], said["c"]["health"]["battery_percent"]) == (1, -1)
+    assert said["c"]["health_day"] == day_of(utc_now())
+    assert (said["a"]["health"], said["a"]["health_day"], said["a"]["needs"]) == (None, None, [])
+    assert said["d"]["needs"] == [], "who is no member needs nothing"
+    values = fleet.get("/metrics")
+    for line in ("_clients_with_health 3.0", "_clients_needing_attention 2.0", '_attention{why="error"} 1.0',
+                 '_attention{why="disk"} 1.0', '_attention{why="clock"} 0.0'):  # fmt: skip
+        assert f"mcoe{line}\n" in values
 
 
 def test_rounds_tell_who_was_accepted_rejected_and_late(told: Fleet) -> None:
