@@ -2,8 +2,9 @@
 
 A pair's event picture shows what happened in (end of exposure of the frame before, end of exposure of this one]. When
 no frame ends within 50 ms, as with frames off or in a long exposure, the window is closed after 33 ms without one, and
-the last frame stands again. The same stream gives the same pictures, live or from a file, in whatever portions it
-comes: only a frame that is delivered after its window was closed differs, and such frames are counted.
+the last frame stands again, for ten seconds at most: then the next frame begins anew. The same stream gives the same
+pictures, live or from a file, in whatever portions it comes: only a frame that is delivered after its window was closed
+differs, and such frames are counted.
 Without a first frame there is no picture to stand again, so there are no pairs, and only the last events are kept.
 
 Letters: n events, S side of a picture. Times are in microseconds of the camera's clock.
@@ -24,6 +25,8 @@ from mcoe_model.data.geometry import PICTURE_SIZE, SENSOR, Geometry
 PATIENCE_US = 50_000
 #: How long such a window is.
 PERIOD_US = 33_333
+#: So many windows without a frame are the most in a row: after a time that is wrong by years, too.
+MOST_STILL = 300
 #: Events that are kept until the first frame: they count only if they are later than its exposure, which is at most as
 #: long ago as a frame takes to arrive.
 OPENING_US = 1_000_000
@@ -85,13 +88,15 @@ class Pairing:
         self._number = 0
         self._now = -1
         self._end: int | None = None
+        self._closed_until = -1
+        self._still = 0
         self._shown: NDArray[np.uint8] | None = None
         self._frames: deque[Frame] = deque()
         self._events: deque[NDArray[np.void]] = deque()
 
     def add_frame(self, frame: Frame) -> list[Pair]:
         """Take a frame, later than those before; returns the pairs that are now whole."""
-        if self._end is not None and frame.end_us <= self._end:
+        if frame.end_us <= self._closed_until:
             self.late += 1
             return []
         self._frames.append(frame)
@@ -125,7 +130,11 @@ class Pairing:
                 assert self._shown is not None
                 pairs.append(Pair(self._number, ends, self._shown, picture, fresh))
                 self._number += 1
-            self._end = ends
+            self._end = self._closed_until = ends
+            self._still = 0 if fresh else self._still + 1
+            if self._still == MOST_STILL:
+                self._end, self._still = None, 0
+                self._number += 1  # what comes does not continue what came
         return pairs
 
     def _next_end(self) -> int | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mcoe_model.data.events import (
     EVENT,
+    MOST_STILL,
     OPENING_US,
     PATIENCE_US,
     PERIOD_US,
@@ -79,6 +80,24 @@ def test_without_frames_windows_go_on_with_the_last_one() -> None:
     pairs = pairing.reach(10_001 + PATIENCE_US + PERIOD_US)
     assert [(pair.end_us - 10_000, pair.fresh) for pair in pairs] == [(PERIOD_US, False), (2 * PERIOD_US, False)]
     assert {int(pair.frame[0, 0]) for pair in pairs} == {9}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_after_a_long_time_without_frames_the_next_one_begins_anew(at_once: bool) -> None:
+    """However late the next thing is: a time that is wrong by years makes no more windows than ten seconds do."""
+    pairing = Pairing(GEOMETRY)
+    pairing.add_frame(frame(10_000, 1))
+    found = pairing.add_frame(frame(43_000, 2))
+    last = 43_000 + MOST_STILL * PERIOD_US
+    for until in () if at_once else range(100_000, last + 1_000_000, 77_777):
+        found += pairing.reach(until)
+    years = 1 << 55
+    found += pairing.add_events(events((years, 1, 1, 1)))
+    assert [pair.number for pair in found] == list(range(MOST_STILL + 1)) and found[-1].end_us == last
+    assert pairing.add_frame(frame(last - 5, 3)) == [] and pairing.late == 1
+    assert pairing.add_frame(frame(years - 50_000, 4)) == []
+    (pair,) = pairing.add_frame(frame(years - 10_000, 5))
+    assert pair.number == MOST_STILL + 2 and pair.fresh, "a hole: it does not continue what came before"
 
 
 def test_a_frame_that_comes_after_its_window_was_closed_is_counted_and_left_out() -> None:
