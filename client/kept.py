@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from mcoe_model.protocol import MAX_OUTBOX
@@ -9,8 +10,11 @@ from mcoe_model.protocol import MAX_OUTBOX
 
 def kept_ids(folder: Path) -> tuple[str, ...]:
     """The updates in an outbox's folder, oldest first, at most as many as a check-in may list."""
-    files = sorted(folder.glob("*.sealed"), key=lambda path: path.stat().st_mtime_ns)
-    return tuple(path.stem for path in files[-MAX_OUTBOX:])
+    ages = []
+    for path in folder.glob("*.sealed"):
+        with suppress(FileNotFoundError):  # another process has just let go of it
+            ages.append((path.stat().st_mtime_ns, path.stem))
+    return tuple(name for _, name in sorted(ages)[-MAX_OUTBOX:])
 
 
 def drop_kept(folder: Path) -> None:

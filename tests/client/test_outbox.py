@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.kept import kept_ids
 from client.learner import Learned
 from client.outbox import Outbox
 from mcoe_model.protocol import MAX_OUTBOX, News, TrainReport, UpdateMeta
@@ -151,3 +152,9 @@ def test_what_a_crash_left_half_written_is_no_update(tmp_path: Path) -> None:
     outbox.put(learned(1))
     (tmp_path / f".{2:032x}.sealed.x1y2").write_bytes(b"half")
     assert [int(update_id, 16) for update_id in outbox.ids()] == [1]
+
+
+def test_an_update_that_goes_while_they_are_listed_is_none(tmp_path: Path) -> None:
+    (tmp_path / f"{'b' * 32}.sealed").write_bytes(b"here")
+    (tmp_path / f"{'a' * 32}.sealed").symlink_to("nowhere")  # a name without a file, as of one that has just gone
+    assert kept_ids(tmp_path) == ("b" * 32,)
