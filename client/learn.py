@@ -27,10 +27,11 @@ from client.lesson_book import Clip, LessonBook, Result, ResultFile, is_held_out
 from client.lesson_samples import samples_of
 from client.own_models import LEARNED_HERE, open_model, seal_model
 from mcoe_model.data.cache import resized
+from mcoe_model.data.lighting import lighting_of
 from mcoe_model.errors import DataInvalid, McoeError, for_log
 from mcoe_model.learning.continual import continual_method
 from mcoe_model.learning.fine_tune import fine_tune, measure
-from mcoe_model.learning.replay import UNKNOWN_LIGHTING, ReplayMemory
+from mcoe_model.learning.replay import ReplayMemory
 from mcoe_model.learning.replay_samples import exemplars_of
 from mcoe_model.learning.samples import encode_pictures
 from mcoe_model.learning.settings import FineTuneSettings, ReplaySettings
@@ -62,7 +63,7 @@ class Learning:
             for stream in (pictures[:, 0], pictures[:, 1])
         )
         features = encode_pictures(self._model, frames, events, generation.normalisation)
-        self._book.put(Clip(clip.name, clip.emotion, clip.day, features))
+        self._book.put(Clip(clip.name, clip.emotion, clip.day, features, lighting_of(pictures[:, 0])))
 
     def learn(self) -> None:
         """Fine-tune, and write the result. Raises DiskFull."""
@@ -84,7 +85,7 @@ class Learning:
         keys = ("lesson", self._base.stem, *samples.names)
         fine_tune(self._model, samples, SETTINGS, train_mode="head", keys=keys, method=method)
         after = measure(self._model, tried).hits if tried.names else ()
-        lightings = [UNKNOWN_LIGHTING] * len(chosen)
+        lightings = [clip.lighting for clip in chosen]
         memory = memory.add(exemplars_of(self._model, samples, lightings=lightings, day=self._task.day))
         result = replace(
             result,

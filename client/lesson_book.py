@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from mcoe_model.data.sampling import window_law
 from mcoe_model.errors import DataInvalid, DataMissing
 from mcoe_model.files import fsync_folder
-from mcoe_model.learning.replay import ReplayMemory
+from mcoe_model.learning.replay import UNKNOWN_LIGHTING, ReplayMemory
 from mcoe_model.names import EMOTIONS
 from mcoe_model.sealed import read_sealed, write_sealed
 from mcoe_model.tensors import pack_with, unpack_with
@@ -60,13 +60,14 @@ def is_held_out(span: int) -> bool:
 class Clip:
     """Features of a clip's pictures: by modality and role (N, F), as `FeatureSamples` has them.
 
-    ``emotion`` is an index into EMOTIONS, ``day`` counts from 1970 (UTC).
+    ``emotion`` is an index into EMOTIONS, ``day`` counts from 1970 (UTC), ``lighting`` is one of STRATUM_LIGHTINGS.
     """
 
     name: str
     emotion: int
     day: int
     features: Features
+    lighting: str = UNKNOWN_LIGHTING
 
     @property
     def span(self) -> int:
@@ -81,7 +82,7 @@ class Clip:
         windows = window_law(len(next(iter(self.features.values())))).windows  # (W, samples)
         first, last = windows[len(windows) // 2][[0, -1]]
         kept = {stream: rows[first : last + 1] for stream, rows in self.features.items()}
-        return Clip(self.name, self.emotion, self.day, kept)
+        return replace(self, features=kept)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class LessonBook:
         held = is_held_out(clip.span)
         kept, folder = (clip.window(), self._held_out) if held else (clip, self._rounds)
         tensors = {".".join(stream): rows for stream, rows in kept.features.items()}
-        said = {"emotion": EMOTIONS[clip.emotion], "day": str(clip.day)}
+        said = {"emotion": EMOTIONS[clip.emotion], "day": str(clip.day), "lighting": clip.lighting}
         write_sealed(folder / f"{clip.name}.sealed", self._key, _context(clip.name), [pack_with(tensors, said)])
         for path in folder.glob(f"{clip.span}-*.sealed"):
             if path.stem != clip.name:
@@ -180,7 +181,8 @@ class LessonBook:
         try:
             tensors, said = unpack_with(b"".join(read_sealed(path, self._key, _context(path.stem))))
             features = {(name.split(".")[0], name.split(".")[1]): rows for name, rows in tensors.items()}
-            return Clip(path.stem, EMOTIONS.index(said["emotion"]), int(said["day"]), features)
+            lighting = said.get("lighting", UNKNOWN_LIGHTING)  # earlier versions did not look
+            return Clip(path.stem, EMOTIONS.index(said["emotion"]), int(said["day"]), features, lighting)
         except (DataMissing, DataInvalid, ValueError, KeyError, IndexError):
             path.unlink(missing_ok=True)
             return None

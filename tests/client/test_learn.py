@@ -18,14 +18,25 @@ import pytest
 
 from client.learn import read_task
 from client.learn_task import PAIR, NewClip, Task
-from client.lesson_book import LessonBook, Result, ResultFile, clips_of_generation, is_held_out, keep_lessons
+from client.lesson_book import (
+    Clip,
+    Features,
+    LessonBook,
+    Result,
+    ResultFile,
+    clips_of_generation,
+    is_held_out,
+    keep_lessons,
+)
 from client.own_models import LEARNED_HERE, fleet_model, model_path, open_model
 from mcoe_model.errors import DataInvalid
 from mcoe_model.learning.replay import ReplayMemory
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, Normalisation, file_sha256, model_bytes, read_model
 from mcoe_model.networks import build
+from mcoe_model.sealed import read_sealed, write_sealed
 from mcoe_model.streams import stream
+from mcoe_model.tensors import pack_with, unpack_with
 from mcoe_model.update import is_head
 
 KEY = bytes(range(32))
@@ -239,6 +250,33 @@ def test_what_is_too_old_goes_although_no_round_asks(desk: Desk) -> None:
     assert clips_of_generation(lessons, KEY, desk.generation) == {"1-101", "2-102"}  # windows of both
     keep_lessons(lessons, KEY, ("1-101", "2-102"), 20_181)
     assert clips_of_generation(lessons, KEY, desk.generation) == set()
+
+
+def test_the_memory_knows_in_which_light_a_clip_was_recorded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lights stay level in it (`test_replay_memory`); clips of an earlier version are of unknown light."""
+    greys = {"1-101": 10, "2-102": 200, "3-103": 45}
+    here = tuple(new(int(name.split("-")[0]), 0) for name in greys)
+    alike = {name: np.full((20, *PAIR), level, np.uint8).tobytes() for name, level in greys.items()}
+    monkeypatch.setattr(f"{__name__}.pictures", lambda clip: alike[clip.name])
+    before = NewClip("5-105", 0, 19_999, 20)
+    desk.book.put(Clip(before.name, 0, 19_999, features()))
+    path = next(desk.folder.glob("lessons/*/rounds/5-105.sealed"))
+    tensors, said = unpack_with(b"".join(read_sealed(path, KEY, "clip 5-105")))
+    assert said.pop("lighting") == "unknown"
+    write_sealed(path, KEY, "clip 5-105", [pack_with(tensors, said)])
+    desk.do(desk.task(*greys, before.name), *here)
+    expected = {"1-101": "low-light", "2-102": "overexposed", "3-103": "normal", "5-105": "unknown"}
+    assert {clip.name: clip.lighting for clip in desk.book.clips(expected)} == expected
+    result = desk.result
+    assert result is not None
+    memory = ReplayMemory.from_bytes(result.memory, generation=desk.generation)
+    assert {exemplar.name: exemplar.lighting for exemplar in memory.exemplars} == expected
+
+
+def features() -> Features:
+    """Of twenty pictures by the backbones of mcoe-tiny, as if."""
+    size = build("mcoe-tiny", seed=1).feature_size
+    return {(modality, "any"): np.ones((20, size), np.float32) for modality in ("frame", "event")}
 
 
 def test_it_does_not_outlive_its_parent_even_while_it_stands_still(desk: Desk) -> None:
