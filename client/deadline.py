@@ -11,7 +11,10 @@ from typing import Any
 
 @contextmanager
 def ended_after(seconds: float) -> Iterator[dict[str, Any]]:
-    """Extensions for a request of httpx, whose connection is shut down after so many seconds, in whatever it is."""
+    """Extensions for a request of httpx, whose connection is shut down after so many seconds, whatever it is at.
+
+    It has to be the first of its client: a connection that was there before is not seen.
+    """
     connections: list[socket.socket] = []
     late = threading.Event()
 
