@@ -20,6 +20,7 @@ from typing import Any
 
 from client.app import make_client_app
 from client.check_in_gates import CheckInGates, CheckInRules
+from client.child_process import no_core_dump
 from client.enrolment import (
     ClientPaths,
     Membership,
@@ -76,6 +77,7 @@ def run_fleet(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    no_core_dump()
     one_thread()
     membership = read_membership(paths)
     if keys is None:

@@ -13,6 +13,7 @@ import os
 import sys
 from pathlib import Path
 
+from client.child_process import no_core_dump
 from client.enrolment import ClientPaths, read_membership
 from client.folder_store import FolderStore
 from client.lesson_book import LessonBook
@@ -58,6 +59,7 @@ def main() -> None:
     """Print what was found, or one line of what is wrong."""
     one_thread()
     end_with_parent()
+    no_core_dump()
     os.nice(10)
     folder, newer, served = map(Path, sys.argv[1:4])
     key = bytes.fromhex(sys.stdin.readline().strip()) or None

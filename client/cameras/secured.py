@@ -17,6 +17,7 @@ from pathlib import Path
 
 from client.cameras.greeting import PATIENCE_S, greeting
 from client.cameras.source import STREAMS
+from client.child_process import no_core_dump
 from mcoe_model.errors import CameraMissing
 from mcoe_model.workers import end_with_parent
 
@@ -27,6 +28,7 @@ AUTHORITY, CERTIFICATE, KEY = "authority.pem", "certificate.pem", "key.pem"
 def main(host: str, port: int, keys: Path, folder: Path) -> None:
     """Connect, say so, and hand on what comes until every stream is over."""
     end_with_parent()
+    no_core_dump()
     threads = {}
     try:
         for number, stream in enumerate(STREAMS):
