@@ -41,7 +41,7 @@ def apart_from_prints() -> BinaryIO:
 
 
 def no_core_dump() -> None:
-    """What a process that aborts has in memory, a wearer's pictures and keys, must not come to a disk: core(5), prctl(2)."""
+    """A process that aborts must not write what it has in memory to a disk: pictures, keys. See core(5), prctl(2)."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # a core pattern that is a program ignores the limit
 
