@@ -129,8 +129,8 @@ class Learning:
 class CheckIns:
     """Of the wearer's part in a fleet: what waits to be sent, and when.
 
-    ``updates`` wait for the server's word, ``clips`` for a round. ``closed``: which gates are, in English; ``due``:
-    when the server wants to hear of it again, None where it said nothing of that or it is time.
+    ``updates`` wait for the server's word, ``clips`` for a round. ``closed``: why not now, in English, by the server or
+    by the gates here; ``due``: when the server wants to hear of it again, None where it said nothing or it is time.
     """
 
     updates: int

@@ -329,9 +329,10 @@ class LivedWearable(LabellingWearable):
         if paths is None or not self._is_member():
             return None
         gates = CheckInGates(self._check_in_rules, Traffic(paths.traffic), lambda: self.under_way is not None)
-        due = ToldFile(paths.told).read().next_check_in
-        at = datetime.datetime.fromtimestamp(due, datetime.UTC) if due > time.time() else None
-        return page.CheckIns(len(kept_ids(paths.outbox)), kept_clips(paths.lessons), gates.closed(), at)
+        told = ToldFile(paths.told).read()
+        at = datetime.datetime.fromtimestamp(told.next_check_in, datetime.UTC)
+        closed, due = (*filter(None, [told.turned_away]), *gates.closed()), at if at.timestamp() > time.time() else None
+        return page.CheckIns(len(kept_ids(paths.outbox)), kept_clips(paths.lessons), closed, due)
 
     async def _stop_if_recording(self) -> None:
         if self.under_way is not None:

@@ -30,7 +30,7 @@ from client.settings import ClientSettings
 from client.wearable import Wearable
 from client.wearable.folders import plain_folder
 from client.wearers import Wearers
-from mcoe_model.errors import ConsentMissing, ExitCode, OutputExists, ServerUnreachable
+from mcoe_model.errors import ConsentMissing, EnrolmentRefused, ExitCode, OutputExists, ServerUnreachable
 from mcoe_model.signed_request import sign
 from server.certificates import begin_rotation, finish_rotation
 
@@ -481,6 +481,26 @@ def test_who_was_revoked_is_told_so_in_one_line_and_comes_back_by_an_invitation(
         assert "the operator has ended this wearable's part" in command(folder, "status")
         command(folder, "enrol", front.invite("w1").to_line(), "--clips", folder, "--subject", "001")
     assert states(front) == {"w1": "enrolled"} and "has ended" not in command(folder, "status")
+
+
+def test_who_was_revoked_reads_it_on_the_page(
+    folder: Path, front: RealFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.fleet.signal.signal", lambda *_: None)  # no other thread may
+
+    async def scene(wearable: Wearable) -> None:
+        with front.up():
+            await wearable.join(front.invite("w1"))
+            assert "the operator" not in str(wearable.check_ins())
+            front.registry.revoke("w1")
+            paths = wearable.paths
+            assert paths is not None
+            with pytest.raises(EnrolmentRefused):
+                await asyncio.to_thread(run_fleet, paths, CheckInRules(), Keys(b"o" * 32, b"l" * 32))
+        told = wearable.check_ins()
+        assert told is not None and "the operator has ended this wearable's part" in told.closed[0]
+
+    worn_by(folder, scene, ("learning", "updates"))
 
 
 @pytest.mark.parametrize("passphrase", ["correct horse battery", None])
