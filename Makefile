@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help simulate simulate-full test lint
+.PHONY: help simulate simulate-full fleet test lint
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/'
 
@@ -12,6 +12,10 @@ simulate: $(VENV)/.installed       ## the quick simulation: synthetic subjects, 
 
 simulate-full: $(VENV)/.installed  ## all 111 synthetic subjects, no time limit
 	$(BIN)/python simulations/see_by_subject.py --scale full
+
+# The wearables need the capture extra, which the tests' environment has.
+fleet: $(VENV)/.installed-dev      ## a server and three simulated wearables learn for a round; five minutes at most
+	$(BIN)/python simulations/fleet_of_wearables.py
 
 # Two files at a time, in their order, so that the longest do not come last.
 test: $(VENV)/.installed-dev       ## set up and run every test

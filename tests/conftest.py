@@ -28,6 +28,7 @@ LONGEST = (
     "integration/test_sleeping_clients.py",
     "integration/test_run_taken_over.py",
     "integration/test_fleet.py",
+    "integration/test_fleet_of_wearables.py",
     "integration/test_flower_engine.py",
     "integration/test_release.py",
     "simulations/test_tuning.py",

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ports import free_port
 
 from client.enrolment import ClientPaths, read_membership
 from client.folder_store import FolderStore
-from client.learner import learn
+from client.learner import ClipStore, learn
 from mcoe_model.data.cache import open_clips
 from mcoe_model.data.synthetic import SyntheticSettings, write_see
 from mcoe_model.learning.samples import measure_normalisation
@@ -31,15 +23,18 @@ from mcoe_model.networks import build
 from mcoe_model.protocol import CheckIn
 from mcoe_model.tensors import Payload
 from server.acceptance import Accepted, Reply
-from server.registry import PUBLISHED, Registry, RoundRow
+from server.registry import Registry
 from server.registry.artifacts import Artifacts
-from server.registry.database import connect, open_database, sqlite_url
+from server.registry.database import open_database, sqlite_url
 from server.rounds import RoundEngine, RoundSettings
 from server.settings import ServerSettings
+from simulations.fleet import server as started
+from simulations.fleet.processes import BIN, BUSY, Process, listens, run, wait_for
 
-BIN = Path(sys.executable).parent
-#: How many times as long as alone anything may take on a machine that has other things to do.
-BUSY = 3
+__all__ = [
+    "BIN", "BUSY", "Client", "Process", "Server", "expected_models", "listens", "make_base", "make_data", "models_of",
+    "run", "wait_for",
+]  # fmt: skip
 
 
 @cache
@@ -64,102 +59,11 @@ def make_base(data: Path, file: Path, seed: int = 1) -> Path:
     return file
 
 
-def listens(port: int) -> bool:
-    """Whether somebody listens at a port."""
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def run(program: str, *arguments: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
-    """A command to its end; its failure is the test's unless expected."""
-    command = [str(BIN / program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUSY * 120)
-    assert fails or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Look until the condition holds. ``seconds``: what that may take where nothing else runs."""
-    ends = time.monotonic() + BUSY * seconds
-    while not condition():
-        assert time.monotonic() < ends, f"{what} did not happen within {BUSY * seconds} s"
-        time.sleep(0.2)
-
-
-class Process:
-    """A program that runs in the background with its output in a file."""
-
-    def __init__(self, log: Path, *command: object, cwd: Path | None = None) -> None:
-        self.log = log
-        self.command = [str(part) for part in command]
-        self.cwd = cwd
-        self.start()
-
-    def start(self) -> None:
-        with self.log.open("ab") as output:
-            self.popen = subprocess.Popen(
-                self.command, stdout=output, stderr=output, cwd=self.cwd, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-            )
-
-    def end(self, signal_number: int = signal.SIGTERM, seconds: float = 120) -> int:
-        if self.popen.poll() is None:
-            self.popen.send_signal(signal_number)
-        return self.popen.wait(BUSY * seconds)
-
-    def said(self) -> str:
-        return self.log.read_text()
-
-
-class Server:
-    """`mcoe-server` in a folder. With ``tables`` of experiments in its settings, the caller imports their models."""
+class Server(started.Server):
+    """`mcoe-server` in a folder, at ports of this worker's."""
 
     def __init__(self, folder: Path, base: Path, tables: str = "") -> None:
-        self.folder = folder
-        self.base = base
-        self.port = free_port()
-        run("mcoe-server", "init", "--dir", folder, "--port", self.port)
-        if tables:
-            with (folder / "mcoe-server.toml").open("a") as settings:
-                settings.write(tables)
-        else:
-            run("mcoe-server", "models", "import", base, "--dir", folder)
-        self.process: Process | None = None
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def local(self) -> str:
-        return f"http://127.0.0.1:{self.port + 1}"
-
-    def start(self, *flags: object) -> None:
-        command = (BIN / "mcoe-server", "start", "--dir", self.folder, *flags)
-        self.process = Process(self.folder.parent / "server.log", *command)
-        wait_for(lambda: listens(self.port) and listens(self.port + 1), 180, "the server's start")
-
-    def ask(self, *command: object) -> Any:
-        """A command's JSON."""
-        return json.loads(run("mcoe-server", *command, "--dir", self.folder, "--json").stdout)
-
-    def registry(self, experiment: str = "fleet") -> Registry:
-        """Its registry, looked at from outside: a command takes two seconds to start."""
-        return Registry(connect(sqlite_url(self.folder / "registry.sqlite")), experiment)
-
-    def published(self, experiment: str = "fleet") -> list[RoundRow]:
-        return [row for row in self.registry(experiment).rounds() if row.state == PUBLISHED]
-
-    def wait_for_round(self, number: int, seconds: float = 120, experiment: str = "fleet") -> None:
-        wait_for(lambda: len(self.published(experiment)) >= number, seconds, f"round {number} of {experiment}")
-
-    def child(self, kind: str, experiment: str = "") -> int:
-        """The process id of a child."""
-        command = f"server.children {kind} {self.folder} {experiment}".strip()
-        found = subprocess.run(["pgrep", "-f", command], capture_output=True, text=True).stdout.split()
-        return int(found[0])
-
-    def log(self, kind: str) -> str:
-        return (self.folder / "logs" / f"{kind}.log").read_text()
+        super().__init__(folder, base, free_port(), tables)
 
 
 class Client:
@@ -195,6 +99,17 @@ class Client:
 
 def expected_models(base: Path, clients: Sequence[Client], folder: Path, rounds: int) -> list[str]:
     """The hashes of the models that honest clients make in this process, down to the names of their updates."""
+    stores = []
+    for client in clients:
+        paths = ClientPaths(client.folder)
+        membership = read_membership(paths)
+        model = next(iter(paths.models.glob("*.safetensors")))
+        stores.append(FolderStore(paths, membership.client_id, Path(membership.clips), membership.subject, model))
+    return models_of(base, stores, folder, rounds)
+
+
+def models_of(base: Path, stores: Sequence[ClipStore], folder: Path, rounds: int) -> list[str]:
+    """The hashes of the models that come of these clips in so many rounds, with the settings of a server's default."""
     settings = ServerSettings()
     registry = Registry(open_database(sqlite_url(folder / "registry.sqlite")), settings.experiment)
     tensors, card = read_model(base)
@@ -205,13 +120,8 @@ def expected_models(base: Path, clients: Sequence[Client], folder: Path, rounds:
         RoundSettings(settings.fine_tune, settings.train, settings.rule, seed=settings.seed),
     )
     engine.start_from(tensors, card)
-    stores = []
-    for client in clients:
-        paths = ClientPaths(client.folder)
-        membership = read_membership(paths)
-        model = next(iter(paths.models.glob("*.safetensors")))
-        stores.append(FolderStore(paths, membership.client_id, Path(membership.clips), membership.subject, model))
-        registry.saw(CheckIn(membership.client_id, len(stores[-1].clip_names())))
+    for store in stores:
+        registry.saw(CheckIn(store.client_id, len(store.clip_names())))
     found = []
     for _ in range(rounds):
         current = engine.open([store.client_id for store in stores])
