@@ -48,6 +48,9 @@ async def until_learned(wearable: Wearable, times: int) -> None:
     while len(await trainings(wearable)) < times:
         assert time.monotonic() < ends, "it is not learned"
         await asyncio.sleep(0.2)
+    assert wearable.paths is not None
+    result = wearable.paths.lessons / "result.sealed"
+    await until(lambda: not result.exists())  # the store has it first, and then the model is served
 
 
 def state(pid: int) -> str:
