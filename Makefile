@@ -14,7 +14,7 @@ simulate-full: $(VENV)/.installed  ## all 111 synthetic subjects, no time limit
 	$(BIN)/python simulations/see_by_subject.py --scale full
 
 # The wearables need the capture extra, which the tests' environment has.
-fleet: $(VENV)/.installed-dev      ## a server and three simulated wearables learn for a round; five minutes at most
+fleet: $(VENV)/.installed-dev      ## a server and three simulated wearables learn for a round; some minutes on two cores
 	$(BIN)/python simulations/fleet_of_wearables.py
 
 # Two files at a time, in their order, so that the longest do not come last.

@@ -63,8 +63,8 @@ class Display:
         return report
 
     def say(self, text: str) -> None:
-        """One line above the bars."""
-        self._bars.console.print(text)
+        """One line above the bars, which an address can be copied from."""
+        self._bars.console.print(text, soft_wrap=True)
 
 
 class Crew:

@@ -8,8 +8,8 @@ Steps, in this order: *base*, *server*, *wearables* (each is paired with a phone
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from client.own_models import model_path, open_model
 from client.running import Running, RunningModel
 from client.wearers import Wearers
 from mcoe_model.errors import McoeError
+from mcoe_model.learning.samples import FeatureSamples
 from mcoe_model.model_file import file_sha256, write_model
 from mcoe_model.workers import spawn_pool
 from simulations.console import Display
@@ -115,6 +116,8 @@ class Story:
         self.base = Path()
         self.next = Path()
         self.server: Server | None = None
+        self._artist = spawn_pool(1)
+        self._drawn: list[Future[FeatureSamples]] = []
 
     def run(self, before: Callable[[str], None] = lambda step: None) -> None:
         """Every step, in order. ``before`` is told each step's name first."""
@@ -125,6 +128,7 @@ class Story:
 
     def end(self) -> None:
         """End all processes, and remove what the wearables have in memory."""
+        self._artist.shutdown(wait=False, cancel_futures=True)
         for wearer in self.wearers:
             if wearer.phone is not None:
                 wearer.phone.close()
@@ -142,6 +146,9 @@ class Story:
 
     def _base(self) -> None:
         self.base = base_model(self.settings.base, self.display)
+        # Drawn while the server starts: later the wearables need both processors.
+        turns = self.settings.unseen
+        self._drawn = [self._artist.submit(unseen.clips_of, one.seed, self.base, turns) for one in self.wearers]
 
     def _server(self) -> None:
         report = self.display.phase("start the server")
@@ -236,15 +243,12 @@ class Story:
         """Of base, own and next model: how many expressions each recognises that nobody has learned from."""
         report = self.display.phase("measure on unseen expressions")
         report(0, len(self.wearers), "")
-        with spawn_pool(2) as pool:
-            for done, (wearer, found) in enumerate(zip(self.wearers, self._measured(pool), strict=True), start=1):
-                wearer.recognised = found
-                report(done, len(self.wearers), "")
-
-    def _measured(self, pool: ProcessPoolExecutor) -> Iterator[dict[str, int]]:
-        models = [{"base": self.base, "own": wearer.own or self.base, "next": self.next} for wearer in self.wearers]
-        seeds, turns = [wearer.seed for wearer in self.wearers], [self.settings.unseen] * len(self.wearers)
-        return pool.map(unseen.measured, seeds, turns, models)
+        for done, (wearer, drawn) in enumerate(zip(self.wearers, self._drawn, strict=True), start=1):
+            assert wearer.own is not None
+            models = {"base": self.base, "own": wearer.own, "next": self.next}
+            wearer.recognised = {name: unseen.recognised(model, drawn.result()) for name, model in models.items()}
+            report(done, len(self.wearers), "")
+        self._artist.shutdown()
 
     def _each(self, name: str, act: Callable[[Wearer], T]) -> list[T]:
         """Do something with all wearers at a time."""

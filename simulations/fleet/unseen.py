@@ -6,7 +6,6 @@ person. A clip is the middle of a turn, and a model recognises it as on the wear
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +47,9 @@ def clips_of(seed: int, model: Path, turns: int) -> FeatureSamples:
     return FeatureSamples(names, np.array(labels, np.int64), tuple(features))
 
 
-def measured(seed: int, turns: int, models: Mapping[str, Path]) -> dict[str, int]:
-    """How many of the wearer's ``turns`` each of these models, which are of one generation, recognises."""
-    clips = clips_of(seed, next(iter(models.values())), turns)
-    return {name: measure(load_model(path)[0], clips).correct for name, path in models.items()}
+def recognised(model: Path, clips: FeatureSamples) -> int:
+    """How many of the clips a model of their generation recognises."""
+    return measure(load_model(model)[0], clips).correct
 
 
 def _pairs(seed: int, start_us: int, length_us: int) -> list[Pair]:
