@@ -23,19 +23,20 @@ settings.load_profile("mcoe")
 
 #: The files that take minutes, the longest first: whoever begins with them does not wait for the last of them.
 LONGEST = (
-    "integration/test_folds.py",
-    "integration/test_resume.py",
-    "integration/test_sleeping_clients.py",
-    "integration/test_run_taken_over.py",
     "integration/test_fleet.py",
     "integration/test_fleet_of_wearables.py",
+    "integration/test_folds.py",
+    "integration/test_run_taken_over.py",
+    "integration/test_sleeping_clients.py",
     "integration/test_flower_engine.py",
-    "integration/test_release.py",
     "simulations/test_tuning.py",
-    "integration/test_page_on_a_phone.py",
-    "integration/test_bad_input.py",
-    "integration/test_first_k.py",
+    "integration/test_client_node.py",
     "integration/test_two_experiments.py",
+    "integration/test_bad_input.py",
+    "integration/test_resume.py",
+    "integration/test_first_k.py",
+    "integration/test_release.py",
+    "integration/test_page_on_a_phone.py",
 )
 
 
