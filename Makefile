@@ -17,11 +17,11 @@ simulate-full: $(VENV)/.installed  ## all 111 synthetic subjects, no time limit
 fleet: $(VENV)/.installed-dev      ## a server and three simulated wearables learn for a round; some minutes on two cores
 	$(BIN)/python simulations/fleet_of_wearables.py
 
-# Three files at a time, since many of them wait; in their order, so that the longest do not come last.
+# Two files at a time, in their order, so that the longest do not come last.
 test: $(VENV)/.installed-dev       ## set up and run every test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -65,7 +65,7 @@ def receipt_for(paths: ServerPaths, registry: Engine, public_key: str) -> dict[s
     """The receipt that was issued to whoever held this key and was forgotten; None for others, and after a while."""
     run_errands(paths, registry)  # it may have been deleted a moment ago
     try:
-        return dict(read_json(_answer(paths, public_key)))
+        return dict(read_json(paths.receipts / read_json(_answer(paths, public_key))["receipt"]))
     except FileNotFoundError:
         return None
 
@@ -82,7 +82,7 @@ def _run(paths: ServerPaths, registry: Engine, file: Path) -> None:
         return
     write_json(paths.receipts / file.name, errand["receipt"])
     if errand["public_key"] is not None:
-        write_json(_answer(paths, str(errand["public_key"])), errand["receipt"])
+        write_json(_answer(paths, str(errand["public_key"])), {"receipt": file.name})
     for update_id in errand["update_ids"]:
         for path in paths.spool.rglob(f"{update_id}.safetensors"):
             path.unlink(missing_ok=True)
@@ -96,5 +96,5 @@ def _run(paths: ServerPaths, registry: Engine, file: Path) -> None:
 
 
 def _answer(paths: ServerPaths, public_key: str) -> Path:
-    """Where the receipt is for who holds a key; of the key it has a hash alone."""
+    """The file that says which receipt is for who holds a key; of the key it has a hash alone."""
     return paths.answered / f"{hashlib.sha256(public_key.encode()).hexdigest()}.json"

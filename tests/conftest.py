@@ -24,8 +24,8 @@ settings.load_profile("mcoe")
 #: The files that take minutes, the longest first: whoever begins with them does not wait for the last of them.
 LONGEST = (
     "integration/test_fleet.py",
-    "integration/test_fleet_of_wearables.py",
     "integration/test_folds.py",
+    "integration/test_fleet_of_wearables.py",
     "integration/test_run_taken_over.py",
     "integration/test_sleeping_clients.py",
     "integration/test_flower_engine.py",

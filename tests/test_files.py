@@ -69,7 +69,7 @@ def test_a_process_killed_while_writing_leaves_a_whole_file(phase: str, expected
     assert subprocess.run([sys.executable, "-c", KILLED, phase, str(path)]).returncode == -9
     assert path.read_bytes() == expected
     write_bytes(tmp_path / ".settings", b"no temporary file")
-    assert remove_torn(tmp_path.parent) == (phase != "renamed")
+    assert remove_torn(tmp_path) == (phase != "renamed")
     assert names(tmp_path) == [".settings", "file"]
 
 
