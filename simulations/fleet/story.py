@@ -59,7 +59,7 @@ class FleetSettings:
     which models are measured at the end."""
 
     wearables: int = 3
-    turns: int = 12
+    turns: int = 10
     unseen: int = 21
     base: BaseRecipe = BaseRecipe()  # noqa: RUF009 (it is frozen)
 
