@@ -300,6 +300,7 @@ def choose_language(phone: Phone, language: str) -> None:
 
 def test_a_phone_that_was_unpaired_comes_in_again_with_what_it_kept(walk: Walk) -> None:
     phone, wearable, pairing = walk.phone, walk.wearable, walk.pairing
+    asked = wearable.calls.count("label")
     wearable.add("s4", 15)
     phone.open("/label/s4")
     phone.until(lambda: phone.find("#label").get_attribute("data-loaded"))
@@ -314,6 +315,8 @@ def test_a_phone_that_was_unpaired_comes_in_again_with_what_it_kept(walk: Walk) 
     phone.press("#pair .primary")
     phone.until_at("/")
     phone.until(lambda: wearable.sessions["s4"].spans[0].label == "neutral")
+    phone.until(lambda: phone.chrome.execute_script("return localStorage['mcoe-forms']") == "[]")
+    assert wearable.calls.count("label") == asked + 1
 
 
 def test_what_a_phone_kept_of_one_wearer_is_not_said_for_the_next(walk: Walk) -> None:
