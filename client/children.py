@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mcoe_model.errors import McoeError
 
@@ -30,6 +30,14 @@ LOG_BYTES = 10 << 20
 _LINE_BYTES = 1 << 20
 
 log = logging.getLogger("mcoe")
+
+
+def open_log(file: Path) -> BinaryIO:
+    """A child's log, to be written on; a large one is put aside first, in place of the last one that was."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and file.stat().st_size > LOG_BYTES:
+        os.replace(file, file.with_suffix(".log.old"))
+    return file.open("ab")
 
 
 class Child:
@@ -130,10 +138,7 @@ class Child:
 
     async def _once(self, arguments: Sequence[str]) -> int:
         """One process from its start to its end; its exit code."""
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
-        if self._log_file.exists() and self._log_file.stat().st_size > LOG_BYTES:
-            os.replace(self._log_file, self._log_file.with_suffix(".log.old"))
-        with self._log_file.open("ab") as output:
+        with open_log(self._log_file) as output:
             # A session of its own: Ctrl-C reaches the main process alone, which then ends its children in order.
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", self._module, *arguments,

@@ -55,7 +55,9 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
+from client.children import open_log
 from client.radio import Radio
+from mcoe_model.errors import for_log
 from mcoe_model.files import write_bytes
 from mcoe_model.workers import child_environment
 
@@ -141,37 +143,37 @@ class Node:
         ]  # fmt: skip
         environment = child_environment() | QUIET | {"FLWR_HOME": str(self._connection.folder / "flower")}
         starts, look = 0, time.monotonic() + REFRESH_S
-        with (self._connection.folder / "supernode.log").open("ab") as output:
-            while not self._stopped.is_set():
+        while not self._stopped.is_set():
+            with open_log(self._connection.folder / "supernode.log") as output:
                 child = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-                log.info("SuperNode started (process %d)", child.pid)
-                self._answered, sleeps = None, False
-                self._connected.set()
-                while child.poll() is None and not self._stopped.wait(0.2):
-                    if time.monotonic() > look:
-                        look = time.monotonic() + REFRESH_S
-                        if self._refresh():  # it has read the authorities at its start
-                            break
-                    if sleeps := self._may_sleep():
+            log.info("SuperNode started (process %d)", child.pid)
+            self._answered, sleeps = None, False
+            self._connected.set()
+            while child.poll() is None and not self._stopped.wait(0.2):
+                if time.monotonic() > look:
+                    look = time.monotonic() + REFRESH_S
+                    if self._refresh():  # it has read the authorities at its start
                         break
+                if sleeps := self._may_sleep():
+                    break
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(5)
                 if child.poll() is None:
-                    child.send_signal(signal.SIGTERM)
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        child.wait(5)
-                    if child.poll() is None:
-                        child.kill()
-                        child.wait()
-                    if sleeps:
-                        self._sleep()
-                    continue
-                if child.returncode < 0:
-                    self._sign_off()
-                else:
-                    self._refresh()
-                pause = BACKOFF_S[min(starts, len(BACKOFF_S) - 1)]
-                starts += 1
-                log.warning("SuperNode ended with code %d; starting it again in %.0f s", child.returncode, pause)
-                self._stopped.wait(pause)
+                    child.kill()
+                    child.wait()
+                if sleeps:
+                    self._sleep()
+                continue
+            if child.returncode < 0:
+                self._sign_off()
+            else:
+                self._refresh()
+            pause = BACKOFF_S[min(starts, len(BACKOFF_S) - 1)]
+            starts += 1
+            log.warning("SuperNode ended with code %d; starting it again in %.0f s", child.returncode, pause)
+            self._stopped.wait(pause)
 
     def _may_sleep(self) -> bool:
         """Whether nothing is to be done or sent until the next check-in; then no task is taken any more."""
@@ -241,7 +243,7 @@ class Node:
             try:
                 reply = self._app(message, context)
             except (Exception, SystemExit) as fault:  # a task that fails must not end the wearable's connection
-                log.exception("a task failed")
+                log.error("a task failed: %s", for_log(fault))
                 status, details = SubStatus.FAILED, type(fault).__name__
                 # What went wrong stays here: an exception's text may hold a path or a name.
                 reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, details), reply_to=message)

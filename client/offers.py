@@ -102,7 +102,8 @@ class Offers:
                 self.running.refuse(offer.sha256, refusal)
                 log.warning("model %s is refused: %s", offer.sha256[:12], refusal)
             return
-        found = try_beside(self._paths, path, self._served(state.runs), self._lessons_key) if state.runs else None
+        served = self._served(state.runs)
+        found = try_beside(self._paths, path, served, self._lessons_key) if served else None
         if not offer.canary:
             self._work_with(path)
         trial = found.in_words() if found else ""
@@ -114,10 +115,12 @@ class Offers:
             log.info("model %s runs from now on", offer.sha256[:12])
         self._forget_others()
 
-    def _served(self, runs: str) -> Path:
-        """The file of the model that runs; raises as `_fetch`."""
+    def _served(self, runs: str) -> Path | None:
+        """The file of the model that runs; None where there is none to compare with. Raises as `_fetch`."""
         path = model_path(self._paths.models, runs)
-        return path if is_own(path) else self._fetch(runs)
+        if is_own(path):
+            return path
+        return self._fetch(runs) if path.is_file() else None
 
     def _forget_others(self) -> None:
         """Remove the fleet's models that nobody needs: none of those that can run, or stand in for one that can."""

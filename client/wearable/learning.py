@@ -23,6 +23,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from client.check_in_gates import CheckInRules
+from client.children import open_log
 from client.consent_text import ConsentTexts
 from client.enrolment import ClientPaths
 from client.gates import read_sensors
@@ -198,8 +199,7 @@ class LearningWearable(LivedWearable):
 
     async def _learn(self, work: _Work) -> None:
         """One task, from its first clip to its result."""
-        (self.folder / "logs").mkdir(exist_ok=True)
-        with (self.folder / "logs" / "learn.log").open("ab") as output:
+        with open_log(self.folder / "logs" / "learn.log") as output:
             self._learner_stopped = False
             self._learner = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "client.learn", stdin=PIPE, stderr=output, start_new_session=True

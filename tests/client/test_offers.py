@@ -340,6 +340,15 @@ def test_a_file_that_was_damaged_on_the_disk_is_fetched_again(
     assert state(paths).runs == models["trained"] and server.asked == [models["trained"]]
 
 
+def test_a_model_that_is_gone_from_the_disk_is_not_awaited_to_compare_with(
+    paths: ClientPaths, models: dict[str, str], server: Serving
+) -> None:
+    (paths.models / f"{models['base']}.safetensors").rename(paths.folder / "resident.safetensors")
+    offers = Offers(paths, Running(paths.running), paths.folder / "resident.safetensors")
+    offers.consider(Offer(models["trained"]))
+    assert state(paths).runs == models["trained"] and server.asked == [models["trained"]]
+
+
 def test_what_cannot_be_decided_now_changes_nothing(
     paths: ClientPaths, models: dict[str, str], server: Serving
 ) -> None:
