@@ -1,22 +1,19 @@
-"""Clients: invitation, enrolment, check-ins, revocation. A client is in one experiment."""
+"""Members: which key is whose, from the invitation until its client leaves."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from mcoe_model.consent import Consent
-from mcoe_model.errors import DataMissing, EnrolmentRefused
-from mcoe_model.health import Health
-from mcoe_model.protocol import CheckIn, News
-from server.registry.health import health_of
-from server.registry.store import Store, utc_now
+from mcoe_model.errors import EnrolmentRefused
+from server.registry.clients import ClientStore
+from server.registry.store import utc_now
 from server.registry.tables import (
     CLOSED,
     ENROLLED,
@@ -26,61 +23,17 @@ from server.registry.tables import (
     REPORTED,
     REVOKED,
     WITHDRAWN,
-    CheckInRow,
     Client,
     ClientState,
     ConsentRow,
-    Member,
     Reply,
     Round,
     RouterRow,
 )
-from server.registry.trials import hear_canary
 
 _HOLDERS = select(Client.id, Client.experiment, Client.public_key, Client.node_id)
 _MEMBERS = _HOLDERS.where(Client.state == ENROLLED)
 _KEY_TAKEN = "this key is enrolled already; make the device a new one"
-
-
-@dataclass(frozen=True)
-class ConsentGiven:
-    """A consent as stored; ``withdrawn`` is None while it holds."""
-
-    kind: str
-    version: str
-    given: datetime.datetime
-    withdrawn: datetime.datetime | None
-
-
-@dataclass(frozen=True)
-class ClientRow:
-    """One client as stored. Fields that a check-in or an enrolment fills are None before it.
-
-    ``rounds`` counts the rounds that asked it, ``accepted`` and ``rejected`` its replies. ``health`` was
-    said on ``health_day``, counted from 1970.
-    """
-
-    id: str
-    alias: str | None
-    experiment: str
-    state: ClientState
-    public_key: str | None
-    node_id: int | None
-    token_expires: datetime.datetime | None
-    first_seen: datetime.datetime | None
-    last_seen: datetime.datetime | None
-    examples: int | None
-    client_version: str | None
-    preset: str | None
-    capabilities: tuple[str, ...]
-    standing: str | None
-    next_check_in: datetime.datetime | None
-    rounds: int
-    accepted: int
-    rejected: int
-    consents: tuple[ConsentGiven, ...]
-    health: Health | None
-    health_day: int | None
 
 
 @dataclass(frozen=True)
@@ -93,8 +46,8 @@ class MemberRow:
     node_id: int | None
 
 
-class FleetStore(Store):
-    """The registry's clients."""
+class MemberStore(ClientStore):
+    """The registry's members."""
 
     def invite(self, client_id: str, token_sha256: str, expires: datetime.datetime) -> None:
         """Expect a client that will show the token with this hash. A repeat replaces the token.
@@ -186,21 +139,6 @@ class FleetStore(Store):
         with self._reading() as session:
             return session.scalars(select(Client.experiment).where(Client.token_sha256 == token_sha256)).first()
 
-    def among(self, patterns: str) -> frozenset[str]:
-        """The clients whose id or alias fits one of these patterns, separated by commas; ``*`` fits every one."""
-        wanted = [pattern.strip() for pattern in patterns.split(",")]
-        query = select(Client.id, Client.alias).where(Client.experiment == self.experiment)
-        with self._reading() as session:
-            known = session.execute(query).all()
-        return frozenset(
-            row[0] for row in known if any(fnmatchcase(name, pattern) for name in row if name for pattern in wanted)
-        )
-
-    def enrolled(self) -> frozenset[str]:
-        """The experiment's enrolled clients, by id."""
-        with self._reading() as session:
-            return enrolled_of(session, self.experiment)
-
     def client_of_node(self, node_id: int) -> str | None:
         """The enrolled client of this experiment behind one of Flower's node ids, or None."""
         query = select(Client.id).where(
@@ -247,134 +185,6 @@ class FleetStore(Store):
                 session.execute(delete(RouterRow).where(*routing))
             return tuple(discarded)
 
-    def rename(self, client_id: str, alias: str | None) -> None:
-        """Set the operator's word for a client. Raises DataMissing."""
-        with self._writing() as session:
-            self._client(session, client_id).alias = alias
-
-    def saw(self, check_in: CheckIn, news: News = News()) -> bool:  # noqa: B008 (it is frozen)
-        """Record a check-in, what it says of a canary, and what the client hears of its version and its next one.
-
-        A client that nobody enrolled, as in a simulation, is enrolled without a key; so this never says False.
-        Raises EnrolmentRefused for a client of another experiment.
-        """
-        with self._writing() as session:
-            client = session.get(Client, check_in.client_id)
-            if client is None:
-                client = Client(id=check_in.client_id, experiment=self.experiment, state=ENROLLED)
-                session.add(client)
-            elif client.experiment != self.experiment:
-                raise self._elsewhere(client)
-            self._saw(session, client, check_in, news)
-            return True
-
-    def saw_member(self, check_in: CheckIn, news: News = News()) -> bool:  # noqa: B008 (it is frozen)
-        """Record a check-in as `saw`. False, with nothing stored, for a client that has left the fleet meanwhile."""
-        with self._writing() as session:
-            client = session.get(Client, check_in.client_id)
-            if client is None or client.experiment != self.experiment or client.state != ENROLLED:
-                return False
-            self._saw(session, client, check_in, news)
-            return True
-
-    def saw_other_protocol(self, client_id: str, version: int) -> None:
-        """Record that a client is there whose program speaks this other protocol: nothing else of it can be read."""
-        with self._writing() as session:
-            client, now = session.get(Client, client_id), utc_now()
-            if client is None or client.experiment != self.experiment:
-                return  # it was forgotten meanwhile
-            client.first_seen, client.last_seen = client.first_seen or now, now
-            client.standing, client.next_check_in = f"protocol {version}"[:32], None
-
-    def able_since(self, since: datetime.datetime) -> frozenset[str]:
-        """The enrolled clients that have checked in since then with clips and with a program that may train."""
-        query = select(Client.id).where(Client.experiment == self.experiment, Client.state == ENROLLED)
-        query = query.where(Client.last_seen >= since, Client.examples > 0)
-        with self._reading() as session:
-            return frozenset(session.scalars(query.where(Client.standing.in_(("ok", "update-advised")))))
-
-    def clients(self) -> list[ClientRow]:
-        """Every client of the experiment, by id."""
-        return self._rows()
-
-    def client(self, client_id: str) -> ClientRow:
-        """One client of the experiment. Raises DataMissing."""
-        found = self._rows(client_id)
-        if not found:
-            raise self._unknown(client_id)
-        return found[0]
-
-    def _rows(self, client_id: str | None = None) -> list[ClientRow]:
-        asked = select(func.count()).where(Member.client_id == Client.id).scalar_subquery()
-        replies = select(func.count()).where(Reply.client_id == Client.id)
-        accepted = replies.where(Reply.accepted).scalar_subquery()
-        rejected = replies.where(~Reply.accepted).scalar_subquery()
-        query = select(Client, asked, accepted, rejected).where(Client.experiment == self.experiment)
-        consented = select(ConsentRow).join(Client, Client.id == ConsentRow.client_id)
-        consented = consented.where(Client.experiment == self.experiment).order_by(ConsentRow.id)
-        if client_id is not None:
-            query, consented = query.where(Client.id == client_id), consented.where(Client.id == client_id)
-        with self._reading() as session:
-            health = health_of(session, self.experiment, client_id)
-            consents: dict[str, list[ConsentGiven]] = {}
-            for row in session.scalars(consented):
-                consent = ConsentGiven(row.kind, row.version, row.given, row.withdrawn)
-                consents.setdefault(row.client_id, []).append(consent)
-            return [
-                ClientRow(
-                    client.id,
-                    client.alias,
-                    client.experiment,
-                    client.state,
-                    client.public_key,
-                    client.node_id,
-                    client.token_expires,
-                    client.first_seen,
-                    client.last_seen,
-                    client.examples,
-                    client.client_version,
-                    client.preset,
-                    tuple((client.capabilities or "").split()),
-                    client.standing,
-                    client.next_check_in,
-                    rounds,
-                    fit,
-                    unfit,
-                    tuple(consents.get(client.id, ())),
-                    *health.get(client.id, (None, None)),
-                )
-                for client, rounds, fit, unfit in session.execute(query.order_by(Client.id))
-            ]
-
-    def _saw(self, session: Session, client: Client, check_in: CheckIn, news: News) -> None:
-        now = utc_now()
-        client.first_seen = client.first_seen or now
-        client.last_seen = now
-        if client.examples != check_in.examples:
-            client.learned_rounds = 0
-        client.examples, client.client_version = check_in.examples, check_in.client_version
-        client.preset, client.capabilities = check_in.preset, " ".join(check_in.capabilities)
-        client.standing = news.standing or None
-        later = datetime.timedelta(seconds=news.next_check_in_s)
-        client.next_check_in = now + later if later else None
-        session.flush()
-        session.add(
-            CheckInRow(client_id=client.id, time=now, examples=client.examples, client_version=client.client_version)
-        )
-        hear_canary(session, self.experiment, check_in)
-
-    def _client(self, session: Session, client_id: str) -> Client:
-        client = session.get(Client, client_id)
-        if client is None or client.experiment != self.experiment:
-            raise self._unknown(client_id)
-        return client
-
-    def _unknown(self, client_id: str) -> DataMissing:
-        return DataMissing(f"experiment {self.experiment} has no client {client_id}")
-
-    def _elsewhere(self, client: Client) -> EnrolmentRefused:
-        return EnrolmentRefused(f"client {client.id} is in experiment {client.experiment}, not in {self.experiment}")
-
     def _end(self, client_id: str, state: ClientState) -> None:
         with self._writing() as session:
             self._leave(session, client_id, state)
@@ -399,12 +209,6 @@ class FleetStore(Store):
             session.flush()
         except IntegrityError as fault:
             raise EnrolmentRefused(taken) from fault
-
-
-def enrolled_of(session: Session, experiment: str) -> frozenset[str]:
-    """An experiment's enrolled clients, as they are in this transaction."""
-    query = select(Client.id).where(Client.experiment == experiment, Client.state == ENROLLED)
-    return frozenset(session.scalars(query))
 
 
 def _member(row: Row[str, str, str | None, int | None]) -> MemberRow:
