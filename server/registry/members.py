@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from server.registry.tables import (
     Client,
     ClientState,
     ConsentRow,
+    LostKey,
     Reply,
     Round,
     RouterRow,
@@ -34,6 +36,7 @@ from server.registry.tables import (
 _HOLDERS = select(Client.id, Client.experiment, Client.public_key, Client.node_id)
 _MEMBERS = _HOLDERS.where(Client.state == ENROLLED)
 _KEY_TAKEN = "this key is enrolled already; make the device a new one"
+_KEY_LOST = "the device with this key was reported lost; make it a new one"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class MemberStore(ClientStore):
         """Exchange a token, which is gone afterwards, for enrolment under this key; returns the client's id.
 
         ``node_id`` is None as long as Flower does not know the key; `set_node` names it later.
-        Raises EnrolmentRefused for a token that is unknown, used or expired, and for a key that is enrolled already.
+        Raises EnrolmentRefused for a token that is unknown, used or expired, and for a key that is enrolled already
+        or was reported lost.
         """
         with self._writing() as session:
             invited = session.scalars(
@@ -93,7 +97,7 @@ class MemberStore(ClientStore):
             return invited.id
 
     def add_client(self, client_id: str, public_key: str, node_id: int | None) -> None:
-        """Enrol a client without a token. Raises EnrolmentRefused when the client is known or its key enrolled."""
+        """Enrol a client without a token. Raises EnrolmentRefused for a known client, and for a taken or lost key."""
         with self._writing() as session:
             if session.get(Client, client_id) is not None:
                 raise EnrolmentRefused(f"client {client_id} is known already; revoke it and invite it again")
@@ -121,10 +125,13 @@ class MemberStore(ClientStore):
             return _member(row) if row else None
 
     def ended(self, public_key: str) -> str | None:
-        """How the operator ended the enrolment of the device with this key: LOST, REVOKED, or None."""
-        query = select(Client.state).where(Client.state.in_([LOST, REVOKED]), Client.public_key == public_key)
+        """How the operator ended the enrolment of the device with this key: LOST, REVOKED, or None.
+
+        What was reported lost stays so, whatever became of its client since.
+        """
+        query = select(Client.state).where(Client.state == REVOKED, Client.public_key == public_key)
         with self._reading() as session:
-            return session.scalars(query).first()
+            return LOST if _is_lost(session, public_key) else session.scalars(query).first()
 
     def is_expecting(self) -> bool:
         """Whether an invitation is open: not used, not withdrawn, not expired."""
@@ -158,9 +165,12 @@ class MemberStore(ClientStore):
     def revoke(self, client_id: str, lost: bool = False) -> None:
         """End a client's enrolment, or its invitation, on the operator's word: ``lost`` if its device is.
 
-        Raises DataMissing.
+        The key of a lost device is never enrolled again. Raises DataMissing.
         """
-        self._end(client_id, LOST if lost else REVOKED)
+        with self._writing() as session:
+            key = self._leave(session, client_id, LOST if lost else REVOKED).public_key
+            if lost and key is not None:
+                session.merge(LostKey(key_sha256=_key_sha256(key)))
 
     def withdraw(self, client_id: str) -> tuple[str, ...]:
         """End a client's enrolment and consents on its own word; returns the ids of the updates that count no more.
@@ -185,22 +195,21 @@ class MemberStore(ClientStore):
                 session.execute(delete(RouterRow).where(*routing))
             return tuple(discarded)
 
-    def _end(self, client_id: str, state: ClientState) -> None:
-        with self._writing() as session:
-            self._leave(session, client_id, state)
-
-    def _leave(self, session: Session, client_id: str, state: ClientState) -> None:
+    def _leave(self, session: Session, client_id: str, state: ClientState) -> Client:
         client = self._client(session, client_id)
         client.state, client.token_sha256, client.token_expires = state, None, None
         if state == WITHDRAWN:
             self._end_consents(session, client_id)
         self._audit(session, f"client {state}", client_id)
+        return client
 
     def _end_consents(self, session: Session, client_id: str) -> None:
         given = update(ConsentRow).where(ConsentRow.client_id == client_id, ConsentRow.withdrawn.is_(None))
         session.execute(given.values(withdrawn=utc_now()))
 
     def _set_key(self, session: Session, client: Client, public_key: str, node_id: int | None) -> None:
+        if _is_lost(session, public_key):
+            raise EnrolmentRefused(_KEY_LOST)
         client.public_key, client.node_id = public_key, node_id
         self._flush(session, _KEY_TAKEN)
 
@@ -213,3 +222,11 @@ class MemberStore(ClientStore):
 
 def _member(row: Row[str, str, str | None, int | None]) -> MemberRow:
     return MemberRow(row[0], row[1], str(row[2]), row[3])
+
+
+def _is_lost(session: Session, public_key: str) -> bool:
+    return session.get(LostKey, _key_sha256(public_key)) is not None
+
+
+def _key_sha256(public_key: str) -> str:
+    return hashlib.sha256(public_key.encode()).hexdigest()
