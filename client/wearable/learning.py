@@ -285,36 +285,38 @@ class LearningWearable(LivedWearable):
             await asyncio.sleep(_WATCH_S)
 
     async def _keep(self, result: Result, paths: ClientPaths, key: bytes) -> None:
-        """Write down what was learned, and serve the new model unless it is worse. Whatever was done before counts."""
-        book = LessonBook(paths.lessons, key, result.generation)
+        """Serve the new model unless it is worse, and write down what was learned. Whatever was done before counts.
+
+        Nothing of it counts when another model than the one that it began from is served by now: from that one the
+        same clips are learned anew.
+        """
+        book, running = LessonBook(paths.lessons, key, result.generation), Running(paths.running)
+        found, model = compare(result.labels, result.after, result.before), result.model_sha256
+        if model is not None:
+            take = partial(running.take_lesson, worse=found.verdict == "worse", trial=found.in_words())
+            if not await asyncio.to_thread(take, model, result.base_sha256):
+                log.info("another model came while %d labelled spans were learned: they are learned anew", result.spans)
+                await asyncio.to_thread(forget_own_models, paths)
+                return
         if result.memory:
             await asyncio.to_thread(book.write_memory, result.memory)
-        found = compare(result.labels, result.after, result.before)
         scores = {"clips": found.clips, "before": found.served, "after": found.newer} if found.clips else None
         at = now()
         training = Training(
             utc_us=at.utc_us,
             zone=at.zone,
             base_sha256=result.base_sha256,
-            model_sha256=result.model_sha256,
+            model_sha256=model,
             spans=result.spans,
             outcome=result.outcome,
             seconds=result.seconds,
             scores=scores,
         )
         clips = [clip_of(name) for name in result.clips]
-        await self.kept(lambda store: store.mark_learned(clips, training))
-        running = Running(paths.running)
-        model = result.model_sha256
-        if model is None or model in running.read().wanted:
-            return
-        if found.verdict == "worse":
-            await asyncio.to_thread(running.refuse, model, "worse", found.in_words())
-        else:
-            await asyncio.to_thread(running.adopt, model, found.in_words())
-            self.recognise.follow()
+        if await self.kept(lambda store: store.mark_learned(clips, training)):
+            log.info("%d labelled spans were learned in %.1f s; verdict: %s", result.spans, result.seconds, found.verdict)
+        self.recognise.follow()
         await asyncio.to_thread(forget_own_models, paths)
-        log.info("%d labelled spans were learned in %.1f s; verdict: %s", result.spans, result.seconds, found.verdict)
 
     async def _say_learning(self, state: page.LearningState, waiting: int) -> None:
         """What the page shows of it."""
