@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,15 +32,14 @@ from client.enrolment import (
 from client.folder_store import FolderStore
 from client.health import read_health
 from client.keys import DeviceKey, make_keyfile, read_keyfile
-from client.learner import ClipStore, Learned
-from client.lesson_book import LessonBook
+from client.learner import ClipStore
 from client.node import Connection, Node
 from client.offers import Offers
 from client.outbox import Outbox
 from client.own_models import settle_own_models
 from client.radio import Radio
 from client.running import Running
-from client.session_clips import SessionClips
+from client.session_clips import SessionClips, take_clips
 from client.settings import load_settings
 from client.told import ToldFile
 from client.traffic import Traffic
@@ -119,7 +117,7 @@ def run_fleet(
         running.adopt(model.stem)
     offers = Offers(paths, running, model, keys.lessons)
     offers.start()
-    outbox = Outbox(paths.outbox, keys.outbox, lambda learned: _take(paths, keys, learned))
+    outbox = Outbox(paths.outbox, keys.outbox, lambda learned: take_clips(paths, keys.lessons, learned))
     connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
     learns = make_client_app(
         lambda context: store_of(offers.resident), outbox, offers, told, lambda: read_health(paths), [traffic.counted]
@@ -135,12 +133,6 @@ def run_fleet(
     Node(connection, learns, stopped, lambda: _refresh(paths, membership, told, stopped), radio).run()
     if told.read().lost:
         raise ReportedLost("the server refused: this wearable was reported lost")
-
-
-def _take(paths: ClientPaths, keys: Keys, learned: Learned) -> None:
-    """A round has the clips of this update: they await none of its generation any more."""
-    book = LessonBook(paths.lessons, keys.lessons, learned.meta.generation)
-    book.take(learned.clips, today=int(time.time() // 86_400))
 
 
 def _refresh(paths: ClientPaths, membership: Membership, told: ToldFile, stopped: threading.Event) -> bool:

@@ -45,7 +45,7 @@ from client.replay import pairs
 from client.running import Running
 from client.serving import compare, served_model
 from client.sessions import Lesson, Store, StoreRules, Training, now
-from client.sessions.times import DAY_US
+from client.sessions.times import DAY_US, believed
 from client.wearable.lifecycle import LivedWearable
 from client.wearable.views import utc
 from mcoe_model.data.events import Pair
@@ -159,7 +159,7 @@ class LearningWearable(LivedWearable):
 
         lessons, standing, self._lost_spans = await self.kept(look)
         stand = tuple(sorted(clip_name(*clip) for clip in standing))
-        day = now().utc_us // DAY_US
+        day = now().day
         if (stand, day) != self._stood:
             await asyncio.to_thread(keep_lessons, folder, key, stand, day)
             self._stood = stand, day
@@ -231,13 +231,14 @@ class LearningWearable(LivedWearable):
             key = bytes.fromhex(work.task.key)
             card = await asyncio.to_thread(open_card, work.model, key)
             book = LessonBook(Path(work.task.lessons), key, card.generation.id)
-            there = {*book.waiting, *book.held_out}
+            there = book.encoded
             for lesson, name in zip(work.lessons, work.names, strict=True):
                 if name in there:
                     continue
                 found = await self._pictures(lesson)
                 if found:
-                    day = (await self.kept(partial(Store.session, session_id=lesson.session))).started_us // DAY_US
+                    session = await self.kept(partial(Store.session, session_id=lesson.session))
+                    day = session.started_us // DAY_US if believed(session.clock_state) else work.task.day
                     pipe.write(NewClip(name, EMOTIONS.index(lesson.emotion), day, len(found)).to_json())
                     for pair in found:
                         pipe.write(pair.frame.tobytes() + pair.event.tobytes())
@@ -315,6 +316,7 @@ class LearningWearable(LivedWearable):
         clips = [clip_of(name) for name in result.clips]
         if await self.kept(lambda store: store.mark_learned(clips, training)):
             log.info("%d labelled spans were learned in %.1f s; verdict: %s", result.spans, result.seconds, found.verdict)
+        await asyncio.to_thread(book.forget_again)
         self.recognise.follow()
         await asyncio.to_thread(forget_own_models, paths)
 
