@@ -11,11 +11,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from client.app import make_client_app
 from client.check_in_gates import CheckInGates, CheckInRules
@@ -48,6 +52,8 @@ from mcoe_model.workers import end_with_parent, one_thread
 
 #: Seconds between two tries to reach a server from which nothing has come yet.
 RETRY_S = 5.0
+#: Seconds between two looks whether what stands still may go on.
+_WATCH_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ def run_fleet(
         raise
     if model is None:
         return
+    stand_still(recording)
     logging.info("reading the labelled clips; the first time takes a while")
 
     @lru_cache(maxsize=1)
@@ -133,6 +140,19 @@ def run_fleet(
     Node(connection, learns, stopped, lambda: _refresh(paths, membership, told, stopped), radio).run()
     if told.read().lost:
         raise ReportedLost("the server refused: this wearable was reported lost")
+
+
+def stand_still(recording: Callable[[], bool]) -> RemovableHandle:
+    """No network of this process computes while a recording runs: it waits before its next layer, and then goes on.
+
+    Only what computes does: messages and heartbeats go on, so that the task is not given up. Until the handle is removed.
+    """
+
+    def wait(*_: object) -> None:
+        while recording():
+            time.sleep(_WATCH_S)
+
+    return register_module_forward_pre_hook(wait)
 
 
 def _refresh(paths: ClientPaths, membership: Membership, told: ToldFile, stopped: threading.Event) -> bool:
@@ -209,6 +229,7 @@ def _listen(said: dict[str, Any], recording: threading.Event) -> None:
             (recording.set if said["recording"] else recording.clear)()
             said = json.loads(sys.stdin.readline() or "{}")
     finally:
+        recording.clear()  # what stands still could not end
         os.kill(os.getpid(), signal.SIGTERM)
 
 

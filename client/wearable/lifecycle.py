@@ -33,6 +33,7 @@ from client.traffic import Traffic
 from client.wearable.base import Known
 from client.wearable.folders import make_plain_folder
 from client.wearable.labels import LabellingWearable
+from client.wearable.recordings import UnderWay
 from client.wearers import FIRST_CODE, Wearers, check_code
 from mcoe_model.errors import ConsentMissing, DataInvalid, DataMissing, DiskFull, McoeError, OutputExists, for_log
 from mcoe_model.files import remove_torn
@@ -317,8 +318,13 @@ class LivedWearable(LabellingWearable):
         keys = {purpose: self._key.derive(purpose).hex() for purpose in ("outbox", "lessons")}
         return keys | {"recording": self._told_recording}
 
+    async def _begin(self) -> UnderWay:
+        under_way = await super()._begin()
+        self.tell_fleet()
+        return under_way
+
     def tell_fleet(self) -> None:
-        """Let the fleet's part know whether a recording runs: it checks in afterwards."""
+        """Let the fleet's part know whether a recording runs: its task stands still, and it checks in afterwards."""
         runs = self.under_way is not None
         if runs != self._told_recording and self.fleet.say({"recording": runs}):
             self._told_recording = runs
