@@ -127,7 +127,7 @@ def run_fleet(
     outbox = Outbox(paths.outbox, keys.outbox, lambda learned: take_clips(paths, keys.lessons, learned))
     connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
     learns = make_client_app(
-        lambda context: store_of(offers.resident), outbox, offers, told, lambda: read_health(paths), [traffic.counted]
+        lambda context: store_of(offers.resident), outbox, offers, told, lambda: read_health(paths, rules.system), [traffic.counted]
     )
 
     def clips() -> tuple[str, ...]:
@@ -145,7 +145,7 @@ def run_fleet(
 def stand_still(recording: Callable[[], bool]) -> RemovableHandle:
     """No network of this process computes while a recording runs: it waits before its next layer, and then goes on.
 
-    Only what computes does: messages and heartbeats go on, so that the task is not given up. Until the handle is removed.
+    Messages and heartbeats go on, so that the task is not given up. Until the handle is removed.
     """
 
     def wait(*_: object) -> None:

@@ -4,7 +4,7 @@
     LESSONS/GENERATION/again/CLIP.sealed       of one that a round had, and that is to be learned here once more
     LESSONS/GENERATION/held-out/CLIP.sealed    a window of a clip that is never learned: models are tried on it
     LESSONS/GENERATION/memory.sealed           a window of each clip that was learned (`mcoe_model.learning.replay`)
-    LESSONS/taken/GENERATION/CLIP              empty: a round of this generation had the clip, and none will have it again
+    LESSONS/taken/GENERATION/CLIP              empty: a round of this generation had the clip; none will have it again
     LESSONS/result.sealed                      what was learned last, until the wearer's store has it
 
 A clip is one version of one span's label, ``SPAN-LABEL``; another label or other bounds make another clip. What another

@@ -26,7 +26,7 @@ from client.check_in_gates import CheckInRules
 from client.children import open_log
 from client.consent_text import ConsentTexts
 from client.enrolment import ClientPaths
-from client.gates import read_sensors
+from client.gates import RECORDING, Closed, read_sensors
 from client.learn_task import NewClip, Task
 from client.lesson_book import (
     LessonBook,
@@ -128,13 +128,13 @@ class LearningWearable(LivedWearable):
         """Whether the key is here, and the wearer agrees."""
         return self.stage == "open" and self.lessons_key is not None and "learning" in self.known.allowed
 
-    def _closed(self) -> tuple[str, ...]:
-        """Why nothing is learned now, in words."""
-        sensors = read_sensors()
+    def _closed(self) -> tuple[Closed, ...]:
+        """Why nothing is learned now."""
+        sensors = read_sensors(self._check_in_rules.system)
         if sensors.unknown() and not self._said_unknown:
             self._said_unknown = True
             log.info("this machine does not tell its %s: that stops no learning", " and ".join(sensors.unknown()))
-        recording = ("a recording runs",) if self.under_way is not None else ()
+        recording = (RECORDING,) if self.under_way is not None else ()
         return (*recording, *sensors.closed())
 
     async def _look_for_work(self) -> _Work | None:
@@ -315,7 +315,8 @@ class LearningWearable(LivedWearable):
         )
         clips = [clip_of(name) for name in result.clips]
         if await self.kept(lambda store: store.mark_learned(clips, training)):
-            log.info("%d labelled spans were learned in %.1f s; verdict: %s", result.spans, result.seconds, found.verdict)
+            said = result.spans, result.seconds, found.verdict
+            log.info("%d labelled spans were learned in %.1f s; verdict: %s", *said)
         await asyncio.to_thread(book.forget_again)
         self.recognise.follow()
         await asyncio.to_thread(forget_own_models, paths)

@@ -1,4 +1,4 @@
-"""What was learned is served and counted, unless another model came meanwhile. Store, models and lesson book are real."""
+"""What was learned is served and counted, unless another model came meanwhile. Store and models are real."""
 
 from __future__ import annotations
 

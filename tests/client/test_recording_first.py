@@ -1,4 +1,4 @@
-"""A recording has priority: the fleet's task stands still while one runs, goes on afterwards, and gives the same bits."""
+"""A recording has priority: the fleet's task stands still while one runs, and then gives the same bits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_task_stands_still_while_a_recording_runs_and_gives_the_same_bits(reco
         time.sleep(0.005)
     recording.set()
     before, ends = -1.0, time.monotonic() + 60
-    while used() - before > 0.02:  # a second, where the machine has time for it: one step, and looks five times a second
+    while used() - before > 0.02:  # at once, where the machine has time for it
         before = used()
         assert time.monotonic() < ends, "it goes on"
         time.sleep(0.5)

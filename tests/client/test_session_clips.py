@@ -11,8 +11,8 @@ from toy_store import ToyStore, base, payload, task
 
 from client.assess import assess
 from client.enrolment import ClientPaths
-from client.learner import check_in, learn
 from client.kept import kept_clips
+from client.learner import check_in, learn
 from client.lesson_book import Clip, LessonBook, forget_generation, generations, keep_lessons
 from client.outbox import Outbox
 from client.session_clips import SessionClips, take_clips

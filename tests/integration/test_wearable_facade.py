@@ -36,6 +36,7 @@ from mcoe_model.errors import (
     OutputExists,
     RecordingRuns,
 )
+from simulations.fleet.processes import NO_SENSORS
 
 TEXT = read_consent_text(None, "en")
 PASSPHRASE = "correct horse"
@@ -43,8 +44,9 @@ PASSPHRASE = "correct horse"
 
 @asynccontextmanager
 async def running(folder: Path, texts: Path | None = None, **settings: float) -> AsyncIterator[Wearable]:
-    rules = ClientSettings(**settings).rules()  # type: ignore[arg-type]
-    wearable, stopping = Wearable(folder, "simulated:3", rules, ConsentTexts(texts)), asyncio.Event()
+    made = ClientSettings(system=str(NO_SENSORS), **settings)  # type: ignore[arg-type]
+    wearable = Wearable(folder, "simulated:3", made.rules(), ConsentTexts(texts), made.check_in_rules)
+    stopping = asyncio.Event()
     await wearable.open()
     task = asyncio.create_task(wearable.run(stopping))
     try:
