@@ -127,7 +127,12 @@ def run_fleet(
     outbox = Outbox(paths.outbox, keys.outbox, lambda learned: take_clips(paths, keys.lessons, learned))
     connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
     learns = make_client_app(
-        lambda context: store_of(offers.resident), outbox, offers, told, lambda: read_health(paths, rules.system), [traffic.counted]
+        lambda context: store_of(offers.resident),
+        outbox,
+        offers,
+        told,
+        lambda: read_health(paths, rules.system),
+        [traffic.counted],
     )
 
     def clips() -> tuple[str, ...]:

@@ -307,6 +307,9 @@ class Wearable(Protocol):
     async def trim(self, span: int, start_us: int, end_us: int, once: str = "") -> Span:
         """Other bounds, 0.5 to 30 s within the session."""
 
+    async def discard_span(self, span: int) -> None:
+        """Delete a span with all that was said of it; the recording stays. Raises DataMissing."""
+
     async def history(self) -> list[Session]:
         """All sessions, newest first."""
 

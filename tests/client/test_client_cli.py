@@ -31,7 +31,7 @@ from client.sessions import Label, Store
 from client.settings import ClientSettings
 from client.wearers import Wearers
 from mcoe_model.consent import CONSENTS
-from mcoe_model.errors import ExitCode
+from mcoe_model.errors import ExitCode, Locked
 from mcoe_model.learning.replay import Exemplar, ReplayMemory
 from mcoe_model.model_file import Generation, ModelCard, write_model
 
@@ -165,6 +165,24 @@ def enrolled(folder: Path) -> ClientPaths:
     make_key(paths)
     paths.membership.write_text(MEMBERSHIP)
     return paths
+
+
+def test_a_passphrase_is_changed_by_the_old_one_or_the_recovery_key(new: Wearable) -> None:
+    new.run("wearer", "passphrase", code=ExitCode.DATA_MISSING)
+    recovery = new.ask("wearer", "new", "P01", input="correct horse\n")["recovery_key"]
+    path = Wearers(new.folder).paths.device_key
+    key, before = unlock(path, "correct horse"), path.read_bytes()
+    new.run("wearer", "passphrase", code=ExitCode.LOCKED, input="wrong horse\nbattery staple\n")
+    assert "8 characters" in new.run("wearer", "passphrase", code=ExitCode.DATA_INVALID, input="correct horse\nshort\n")
+    assert path.read_bytes() == before
+    for old, passphrase in (("correct horse", "battery staple"), (recovery, "third of three")):
+        assert new.ask("wearer", "passphrase", input=f"{old}\n{passphrase}\n") == {"changed": True}
+        assert unlock(path, passphrase).secret == unlock(path, recovery).secret == key.secret
+    with pytest.raises(Locked):
+        unlock(path, "correct horse")
+    bare = Wearable(new.folder.parent / "bare")
+    bare.ask("wearer", "new", "P01", "--keyfile")
+    assert "no passphrase" in bare.run("wearer", "passphrase", code=ExitCode.DATA_MISSING)
 
 
 @pytest.mark.parametrize("keyfile", [True, False])

@@ -234,6 +234,17 @@ def test_the_models_guess_is_told_after_the_wearer_chose(opened: TestClient, wea
     assert (trimmed["start_us"], trimmed["end_us"]) == (10**6, 3 * 10**6)
 
 
+def test_a_part_is_discarded_once_and_the_recording_stays(opened: TestClient, wearable: StandingWearable) -> None:
+    wearable.add("s0", 15)
+    assert 'id="discard-part"' in opened.get("/label/s0").text
+    for _ in range(2):  # the second is the same form, delivered again
+        assert post(opened, "/api/spans/discard", {"span": 1}, "d" * 16).status_code == 200
+    assert wearable.calls.count("discard_span") == 1
+    left = opened.get("/label/s0", headers={"Accept-Language": "de"}).text
+    assert 'id="discard-part"' not in left and "Diese Aufnahme verwerfen" in left
+    assert post(opened, "/api/spans/discard", {"span": 1}).json()["fault"] == "DataMissing"
+
+
 def test_pictures_go_to_the_phone_and_nowhere_else(opened: TestClient, wearable: StandingWearable) -> None:
     wearable.add("s0", 15)
     answer = opened.get("/api/replay/s0?from_us=1000000&to_us=2000000")
