@@ -208,7 +208,9 @@ class RecordingWearable(WearableBase):
         async with self._turn:
             for session in sorted(self._unsealed) if self.known.no_room is None else ():
                 if not await self.salvage(session):
-                    await self.kept(partial(Store.end_session, session_id=session, partial=True, why="process ended"))
+                    with contextlib.suppress(DataMissing):  # it was discarded
+                        end = partial(Store.end_session, session_id=session, partial=True, why="process ended")
+                        await self.kept(end)
 
     async def seal(self) -> None:
         """Do with each event of a session what is to be done, in their order. Never ends."""
