@@ -83,7 +83,7 @@ def connect(url: str) -> Engine:
 
 def schema_of(engine: Engine) -> Schema:
     """Which schema a database has."""
-    known = sorted(path.name.partition("_")[0] for path in _MIGRATIONS.glob("versions/[0-9]*.py"))
+    known = sorted(step.name.partition("_")[0] for step in _MIGRATIONS.glob("versions/[0-9]*.py"))
     with engine.connect() as connection:
         written = inspect(connection).has_table("alembic_version")
         current = connection.scalar(text("SELECT version_num FROM alembic_version")) if written else None
