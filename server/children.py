@@ -4,7 +4,8 @@
     python -m server.children coordinator DIR EXPERIMENT
 
 They find everything in the data folder; `mcoe-server start` wrote there what it was told. Each experiment has its own
-coordinator, all of them share the others.
+coordinator, all of them share the others. What one of them alone needs is imported where it begins: a second of
+processor time and tens of megabytes that the others do not take.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcoe_model.errors import McoeError
 from mcoe_model.files import write_bytes
@@ -28,9 +30,7 @@ from mcoe_model.workers import end_with_parent
 from server.acceptance import Rejected
 from server.aggregation.private_mean import SECRET_BYTES
 from server.app import Coordinator, Event, Policy, ReplyJudged, RoundEnded, RoundOpened, Waiting
-from server.dashboard.serve import serve_dashboard
 from server.delivery import news_for
-from server.device_routes import PREFIX, device_routes
 from server.evaluation import EvaluationGate
 from server.experiments import Experiments, open_experiments
 from server.fleet import open_fleet
@@ -45,11 +45,13 @@ from server.rounds import RoundEngine
 from server.settings import ServerSettings, read_running
 from server.superlink.control import Control
 from server.superlink.database import Compaction
-from server.superlink.process import SuperLink, serve
 from server.superlink.run import run_grid
 from server.trials import Trials
 from server.trusted import TrustedTrainer
 from server.under_way import UnderWay
+
+if TYPE_CHECKING:
+    from server.superlink.process import SuperLink
 
 #: Seconds between two questions to a node that stays online: how many clips it has, what its outbox holds.
 ASK_AGAIN_S = 60.0
@@ -67,6 +69,8 @@ log = logging.getLogger("mcoe")
 
 def superlink_of(paths: ServerPaths, settings: ServerSettings) -> SuperLink:
     """The SuperLink of a data folder."""
+    from server.superlink.process import SuperLink
+
     return SuperLink(
         paths.certificates,
         paths.superlink,
@@ -81,6 +85,9 @@ def superlink_of(paths: ServerPaths, settings: ServerSettings) -> SuperLink:
 
 def run_superlink(paths: ServerPaths, running: Sequence[ServerSettings]) -> None:
     """Serve wearables until SIGTERM; Flower's database is made to agree with the registry at the start."""
+    from server.device_routes import PREFIX, device_routes
+    from server.superlink.process import serve
+
     logging.getLogger("flwr").setLevel(logging.WARNING)  # else it says every request, twice
     settings = running[0]
     superlink = superlink_of(paths, settings)
@@ -104,6 +111,8 @@ def run_superlink(paths: ServerPaths, running: Sequence[ServerSettings]) -> None
 
 def run_dashboard(paths: ServerPaths, running: Sequence[ServerSettings]) -> None:
     """Serve the operator's pages on loopback until SIGTERM."""
+    from server.dashboard.serve import serve_dashboard
+
     serve_dashboard(paths, running, running[0].dashboard_port, running[0].webhook)
 
 

@@ -30,7 +30,6 @@ from server.registry.database import open_database
 from server.registry.members import MemberRow
 from server.registry.privacy import Forgetting, Receipt
 from server.settings import ServerSettings
-from server.superlink.control import Control
 from server.superlink.database import compact, remove_nodes
 
 #: How long an invitation is good for, unless it is said.
@@ -92,6 +91,8 @@ class Fleet:
     def register_members(self) -> int:
         """Make Flower let in every enrolled key of all experiments and no other; returns how many changes that took."""
         changes = 0
+        from server.superlink.control import Control  # Flower: half a second, for those commands alone that tell it
+
         with self._registering, closing(Control(self.control_address)) as control:
             known = control.nodes()
             members = self._members()

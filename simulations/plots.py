@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
-import matplotlib.style
 from markupsafe import Markup
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 class Arm(NamedTuple):
@@ -129,7 +129,7 @@ def rounds_plot(
             numbers, values_ = zip(*points, strict=True)
             axes.plot(numbers, values_, "-o", color=_COLOUR["federated"], markersize=6)
             axes.set_title(f"{measure} on validation, %")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _count_along(axes)
             axes.margins(x=0.03, y=0.12)
         for axes in panels if wide else panels[1:]:
             axes.set_xlabel("round (0: the base model)")
@@ -170,7 +170,7 @@ def traffic_plot(alt: str, numbers: Sequence[int], up: Sequence[float], down: Se
         axes = figure.subplots()
         for place, (way, values) in enumerate({"up": up, "down": down}.items()):
             axes.bar([number - 0.2 + 0.4 * place for number in numbers], values, 0.36, color=_COLOUR[way])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _count_along(axes)
         axes.grid(visible=False, axis="x")
         axes.margins(x=0.01)
         axes.set_xlabel("round")
@@ -209,11 +209,21 @@ def _reference(line: Callable[..., Any], value: float, colour: str, style: str) 
     line(value, color=_COLOUR[colour], linestyle=style, linewidth=1.6)
 
 
+def _count_along(axes: Axes) -> None:
+    """Mark whole numbers along the x axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def _both(name: str, alt: str, paint: Callable[[Figure, bool], None], wide: float, narrow: float) -> Markup:
     """Both forms of a figure, of the given heights in pixels; ``alt`` is what is read to who cannot see it."""
+    from matplotlib import style  # most of a second, which a run's workers and a run that is refused do not take
+    from matplotlib.figure import Figure
+
     drawn = []
     for form, width, height in (("wide", _WIDE, wide), ("narrow", _NARROW, narrow)):
-        with matplotlib.style.context(["default", _STYLE]):
+        with style.context(["default", _STYLE]):
             figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
             paint(figure, form == "wide")
             drawn.append(_svg(figure, form, f"{name}-{form}-"))

@@ -100,6 +100,13 @@ def test_the_server_never_loads_torch() -> None:
     assert not {"torch", "client", "simulations"} & found
 
 
+def test_a_command_of_the_server_loads_neither_flower_nor_alembic() -> None:
+    """Which take longer than the command itself; those that tell Flower something or migrate load them then."""
+    found = loaded("import server.cli")
+    assert "server.fleet" in found
+    assert not {"flwr", "alembic"} & found
+
+
 def test_the_shared_modules_need_numpy_only() -> None:
     shared = ("protocol", "update", "model_file", "router_statistics", "tensors", "files", "streams", "errors", "names")
     shared += ("learning.replay",)

@@ -12,6 +12,8 @@ from client.cameras.synthetic_eye import INSTANTS_HZ, SyntheticEye, instant_us
 from mcoe_model.data.events import EVENT, Frame
 from mcoe_model.data.synthetic.performance import INSTANTS
 
+#: A portion holds so much time, as those of a DAVIS346 do: smaller ones cost more than they tell sooner.
+_PORTION_US = 10_000
 #: When drawing falls behind by more than this, what was missed is left out, as when a camera's buffers run over.
 _PATIENCE_US = 250_000
 
@@ -19,7 +21,7 @@ _PATIENCE_US = 250_000
 class SimulatedCamera:
     """The eye of ``seed`` as `synthetic_eye` draws it, from ``start_us`` on, or from now.
 
-    In real time, things are handed out as soon as their time has come. Without ``paced`` every read returns the next
+    In real time, what has happened is handed out every 10 ms. Without ``paced`` every read returns the next
     picture at once; equal seeds and starts then give equal bits.
     """
 
@@ -32,6 +34,7 @@ class SimulatedCamera:
         self._instant = _picture_before(self._start_us)
         self._eye = SyntheticEye(seed, self._instant)
         self._closed = False
+        self._handed_us = 0
         self._events = np.empty(0, EVENT)
         self._frames: tuple[Frame, ...] = ()
         self._motion = np.empty(0, IMU)
@@ -46,6 +49,9 @@ class SimulatedCamera:
         now = self._start_us + time.monotonic_ns() // 1000 - self._opened_us
         if now - instant_us(self._instant) > _PATIENCE_US:
             self._instant = _picture_before(now)
+        if now - self._handed_us < _PORTION_US:
+            return None
+        self._handed_us = now
         # One picture is drawn ahead, so that its events can be handed out while they happen.
         while instant_us(self._instant) < now:
             self._draw()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, ExceptionContext, create_engine, event
+from sqlalchemy import Engine, ExceptionContext, create_engine, event, inspect, text
 
 from mcoe_model.errors import DiskFull, McoeError, SchemaTooNew
 from mcoe_model.files import fsync_folder
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 #: Each pragma with its reason.
 SQLITE_PRAGMAS = {
@@ -46,22 +45,24 @@ def open_database(path: Path, look: bool = False) -> Engine:
     engine = create_engine(url, hide_parameters=True)  # a traceback in a log shows no label
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "handle_error", _name_error)
-    config = migration_config(engine)
-    known = [revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()]
+    known = sorted(step.name.partition("_")[0] for step in _MIGRATIONS.glob("versions/[0-9]*.py"))
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+        written = inspect(connection).has_table("alembic_version")
+        current = connection.scalar(text("SELECT version_num FROM alembic_version")) if written else None
     if current is not None and current not in known:
         engine.dispose()
         raise SchemaTooNew(
             f"the wearer's store has schema {current}, which this version does not know; update the program"
         )
-    if look and current != known[0]:
+    if look and current != known[-1]:
         engine.dispose()
         raise McoeError("the wearer's store is of an earlier version; this one brings it up to date at its next start")
-    if current != known[0]:
+    if current != known[-1]:
         if current is not None:
-            _copy(path, path.with_name(f"{path.name}.before-{known[0]}"))
-        command.upgrade(config, "head")
+            _copy(path, path.with_name(f"{path.name}.before-{known[-1]}"))
+        from alembic import command  # only to migrate: every start opens the store, and hardly one must
+
+        command.upgrade(migration_config(engine), "head")
     return engine
 
 
@@ -85,6 +86,8 @@ def forget_deleted(engine: Engine, path: Path) -> None:
 
 def migration_config(engine: Engine) -> Config:
     """Alembic's configuration for the store's migrations on this engine."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["engine"] = engine

@@ -5,15 +5,14 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, ExceptionContext, create_engine, event
+from sqlalchemy import Engine, ExceptionContext, create_engine, event, inspect, text
 
 from mcoe_model.errors import DiskFull, McoeError, MissingExtra, SchemaTooNew
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 #: Each pragma with its reason.
 SQLITE_PRAGMAS = {
@@ -64,6 +63,8 @@ def open_database(url: str) -> Engine:
             f"the registry has schema {schema.current}, which this version does not know; update the program"
         )
     if schema.current != schema.known[-1]:
+        from alembic import command  # only to migrate: every command opens the registry, and hardly one must
+
         command.upgrade(migration_config(engine), "head")
     return engine
 
@@ -82,14 +83,17 @@ def connect(url: str) -> Engine:
 
 def schema_of(engine: Engine) -> Schema:
     """Which schema a database has."""
-    revisions = ScriptDirectory.from_config(migration_config(engine)).walk_revisions()
+    known = sorted(step.name.partition("_")[0] for step in _MIGRATIONS.glob("versions/[0-9]*.py"))
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    return Schema(current, tuple(reversed([revision.revision for revision in revisions])))
+        written = inspect(connection).has_table("alembic_version")
+        current = connection.scalar(text("SELECT version_num FROM alembic_version")) if written else None
+    return Schema(current, tuple(known))
 
 
 def migration_config(engine: Engine) -> Config:
     """Alembic's configuration for the registry's migrations on this engine."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["engine"] = engine

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from killed_store import FIRST, SECOND, live_until
 from session_times import KEY, TEXT, TRAINING, Clock, agree, opened, record
 from sqlalchemy import text
@@ -260,6 +261,8 @@ class TestSchema:
         engine = open_database(tmp_path / "store.sqlite")
         with engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+            newest = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        assert newest == ScriptDirectory.from_config(database.migration_config(engine)).get_current_head()
         engine.dispose()
         assert (tmp_path / "store.sqlite").stat().st_mode & 0o777 == 0o600
 

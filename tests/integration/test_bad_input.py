@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from refused import refused as refused_for
 
 from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.data.synthetic.writer import write_see
@@ -46,14 +47,11 @@ def finished(see: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def refused(tmp_path: Path, code: ExitCode, *flags: object) -> str:
-    """Run the command, expect this exit code and one line of error; no output folder is left behind."""
+    """Expect this exit code and one line of error, which is returned; no output folder is left behind."""
     out = tmp_path / "out"
-    done = run(tmp_path, *flags, "--out", out)
-    assert done.returncode == code, done.stderr
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    said = refused_for(tmp_path / "cache", code, *flags, "--out", out)
     assert not out.exists()
-    return done.stderr
+    return said
 
 
 @pytest.fixture
@@ -68,6 +66,13 @@ def annotation(root: Path) -> dict:
 
 def test_a_missing_folder(tmp_path):
     assert "nowhere" in refused(tmp_path, ExitCode.DATA_MISSING, "--data", tmp_path / "nowhere", *SHORT)
+
+
+def test_a_missing_folder_ends_the_process(tmp_path):
+    """What the others look at in this process, as whoever runs the script sees it."""
+    done = run(tmp_path, "--data", tmp_path / "nowhere", *SHORT)
+    assert (done.returncode, done.stderr.count("\n")) == (ExitCode.DATA_MISSING, 1), done.stderr
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stdout + done.stderr
 
 
 def test_an_unknown_emotion(spoiled, tmp_path):
@@ -120,9 +125,7 @@ def test_a_base_checkpoint_that_is_missing_damaged_or_of_another_preset(see, fin
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
-    done = run(tmp_path, "--resume", tmp_path)
-    assert done.returncode == ExitCode.NOT_RESUMABLE
-    assert done.stderr.count("\n") == 1
+    refused_for(tmp_path / "cache", ExitCode.NOT_RESUMABLE, "--resume", tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")

@@ -106,6 +106,8 @@ class Killer:
         self.learner.join()
         for wearer in self.story.wearers:
             shutil.copytree(wearer.paths.lessons, self.kept(wearer).lessons)
+        # One takes part without a camera from here on, the other while it sees and recognises.
+        self.story.wearers[0].wearable.ask("withdraw", kind="capture")
         server = self.story.the_server
         assert server.process is not None
         children = [server.child(kind) for kind in ("superlink", "coordinator", "dashboard")]

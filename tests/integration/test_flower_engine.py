@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,8 @@ from ports import free_port
 from mcoe_model.errors import ExitCode
 from mcoe_model.model_file import read_model, write_model
 
-pytest.importorskip("ray")
+if find_spec("ray") is None:
+    pytest.skip("ray is not installed: pip install 'mcoe[ray]'", allow_module_level=True)
 
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = {

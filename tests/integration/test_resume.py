@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refused import refused
 
 from mcoe_model.errors import ExitCode
 from mcoe_model.model_file import read_model
@@ -105,17 +106,11 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(undisturbed):
 
 def test_resuming_with_other_settings_is_refused(undisturbed):
     cache, folder = undisturbed
-    process = command(cache, "--resume", folder, "--rounds", 5)
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == ExitCode.USAGE
-    assert "--rounds" in said and said.count("\n") == 1
+    assert "--rounds" in refused(cache, ExitCode.USAGE, "--resume", folder, "--rounds", 5)
 
 
 def test_an_output_folder_that_exists_is_left_alone(undisturbed):
     cache, folder = undisturbed
     before = results(folder)
-    process = command(cache, *SETTINGS, "--out", folder)
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == ExitCode.OUTPUT_EXISTS
-    assert "--resume" in said
+    assert "--resume" in refused(cache, ExitCode.OUTPUT_EXISTS, *SETTINGS, "--out", folder)
     assert results(folder) == before

@@ -198,4 +198,4 @@ def test_the_main_process_loads_neither_torch_nor_dv_processing() -> None:
     code = "import client.main_process, client.cli, sys; print('\\n'.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "client.wearable" in loaded
-    assert not {"torch", "dv_processing", "flwr"} & set(loaded)
+    assert not {"torch", "dv_processing", "flwr", "alembic"} & set(loaded)

@@ -6,38 +6,56 @@ PostgreSQL is looked for at MCOE_TEST_POSTGRESQL (an SQLAlchemy URL of a server 
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from migrated import migrated_file
 
-from server.registry.database import sqlite_url
+from server.registry.database import open_database, sqlite_url
 
 DATABASES = ("sqlite", "postgresql")
 
 
 @contextmanager
-def fresh_database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of an empty database of this kind, which is gone afterwards."""
+def fresh_database(kind: str, folder: Path, *, migrated: bool = False) -> Iterator[str]:
+    """The URL of an empty database of this kind, which is gone afterwards; ``migrated``: at the newest schema.
+
+    See `migrated`.
+    """
     if kind == "sqlite":
-        yield sqlite_url(folder / "registry.sqlite")
+        yield sqlite_url(migrated_file(folder / "registry.sqlite") if migrated else folder / "registry.sqlite")
         return
-    server = sa.make_url(_postgresql())
-    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-    name = f"mcoe_test_{uuid.uuid4().hex}"
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    server, name = sa.make_url(_postgresql()), f"mcoe_test_{uuid.uuid4().hex}"
+    _administer(server, f"CREATE DATABASE {name}" + (f" TEMPLATE {_postgresql_template(server)}" if migrated else ""))
     yield server.set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@cache
+def _postgresql_template(server: sa.URL) -> str:
+    """Its name. It goes with the process."""
+    name = f"mcoe_test_{uuid.uuid4().hex}"
+    _administer(server, f"CREATE DATABASE {name}")
+    atexit.register(_administer, server, f"DROP DATABASE {name} WITH (FORCE)")
+    open_database(server.set(database=name).render_as_string(hide_password=False)).dispose()
+    return name
+
+
+def _administer(server: sa.URL, statement: str) -> None:
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
 
 
 def _postgresql() -> str:

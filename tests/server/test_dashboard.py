@@ -476,7 +476,7 @@ def test_health_tells_sizes_certificates_and_findings(told: Fleet) -> None:
 
 @pytest.mark.parametrize("kind", DATABASES)
 def test_every_page_and_answer_is_there_on_both_databases(tmp_path: Path, kind: str) -> None:
-    with fresh_database(kind, tmp_path) as url:
+    with fresh_database(kind, tmp_path, migrated=True) as url:
         fleet = fleet_on(tmp_path, url)
         fleet.play("abcD")
         fleet.play("ab", finish=False)

@@ -19,7 +19,7 @@ from server.rounds import RoundEngine, RoundInProgress
 @pytest.fixture(params=DATABASES)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RoundEngine]:
     """Versions 1 and 2 are released, version 3 is held."""
-    with fresh_database(request.param, tmp_path) as url:
+    with fresh_database(request.param, tmp_path, migrated=True) as url:
         made = toy_engine(tmp_path / "server", url=url)
         enlist(made, *"abc")
         for _ in range(2):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from migrated import migrated_file
 from starlette.testclient import TestClient
 from toy_fleet import enlist, honest_reply, toy_engine
 
@@ -25,7 +26,7 @@ from server.registry.database import open_database, sqlite_url
 
 @pytest.mark.parametrize("enrolment", [True, False])
 def test_the_setting_closes_enrolment_also_while_an_invitation_is_open(tmp_path: Path, enrolment: bool) -> None:
-    registry = Registry(open_database(sqlite_url(tmp_path / "registry.sqlite")), "fleet")
+    registry = Registry(open_database(sqlite_url(migrated_file(tmp_path / "registry.sqlite"))), "fleet")
     registry.invite("a", "hash", utc_now() + datetime.timedelta(hours=1))
     experiments = Experiments([Fleet(registry, ServerPaths(tmp_path), "127.0.0.1:1")])
     routes = device_routes(

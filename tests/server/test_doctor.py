@@ -23,7 +23,7 @@ from server.spool import spool_path
 @pytest.fixture(params=DATABASES)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RoundEngine]:
     """An experiment with a published round and one under way, which has one accepted update."""
-    with fresh_database(request.param, tmp_path) as url:
+    with fresh_database(request.param, tmp_path, migrated=True) as url:
         made = toy_engine(tmp_path / "data", url=url)
         enlist(made, "a", "b")
         for _ in range(2):

@@ -140,7 +140,7 @@ def test_the_processes_are_told_of_every_experiment(tmp_path: Path) -> None:
 
 @pytest.fixture(params=DATABASES)
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Registry, Registry]]:
-    with fresh_database(request.param, tmp_path) as url:
+    with fresh_database(request.param, tmp_path, migrated=True) as url:
         engine = open_database(url)
         yield Registry(engine, "glasses"), Registry(engine, "goggles")
         engine.dispose()

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from migrated import migrated_file
 from ports import free_port
 
 from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused
@@ -67,7 +68,7 @@ def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server
 
 @pytest.fixture
 def fleet(superlink: tuple[ServerPaths, str], tmp_path: Path) -> Iterator[Fleet]:
-    registry = Registry(open_database(sqlite_url(tmp_path / "registry.sqlite")), "members")
+    registry = Registry(open_database(sqlite_url(migrated_file(tmp_path / "registry.sqlite"))), "members")
     made = Fleet(registry, *superlink)
     made.register_members()  # of the tests before, nobody is a member here
     yield made

@@ -62,7 +62,7 @@ class Told:
 
 @pytest.fixture(params=DATABASES)
 def told(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Told]:
-    with fresh_database(request.param, tmp_path) as url:
+    with fresh_database(request.param, tmp_path, migrated=True) as url:
         made = Told(tmp_path / "server", url)
         yield made
         made.registry.engine.dispose()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from killed_round import MOMENTS, MOMENTS_OF_OPTIMISER, play
+from migrated import migrated_file
 
 from server.aggregation.optimiser import OptimiserName
 
@@ -17,6 +18,7 @@ CONTEXT.set_forkserver_preload(["server.app", "server.rounds", "server.registry.
 
 
 def run(folder: Path, moment: str | None, optimiser: OptimiserName = "none") -> int | None:
+    migrated_file(folder / "registry.sqlite")
     process = CONTEXT.Process(target=play, args=(folder, moment, optimiser))
     process.start()
     process.join()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from killed_trial import MOMENTS, play
+from migrated import migrated_file
 
 # Processes are forked from a server that never loaded the tests: clean, and quick to start.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -17,6 +18,7 @@ GOOD, WORSE = "20 of 20, 18", "10 of 20, 18"
 
 
 def run(folder: Path, moment: str | None, finds: str) -> int | None:
+    migrated_file(folder / "registry.sqlite")
     process = CONTEXT.Process(target=play, args=(folder, moment, finds))
     process.start()
     process.join()

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
-from dp_accounting.rdp import RdpAccountant
 from toy_fleet import EXPERTS, expectation, honest_reply, toy_model
 from toy_updates import TRAINABLE, flat, sent
 
@@ -216,6 +214,9 @@ def test_a_printed_rule_does_not_show_its_key() -> None:
 def test_epsilon_is_that_of_the_composed_event_and_grows_with_rounds(noise_multiplier: float) -> None:
     grown = [epsilon(noise_multiplier, rounds, 1e-5) for rounds in (0, 1, 2, 10, 100)]
     assert grown[0] == 0.0 and grown == sorted(set(grown))
+    from dp_accounting import GaussianDpEvent, SelfComposedDpEvent  # SciPy: seconds, for whoever only collects tests
+    from dp_accounting.rdp import RdpAccountant
+
     accountant = RdpAccountant()
     accountant.compose(SelfComposedDpEvent(GaussianDpEvent(noise_multiplier), 10))
     assert grown[3] == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-12)

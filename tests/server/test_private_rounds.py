@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from server.private_mode import PrivateMode
 from server.registry.tables import Reply, RouterRow
 from server.rounds import RoundEngine, RoundSettings
 
-pytest.importorskip("dp_accounting", reason="dp-accounting is not installed: pip install 'mcoe[server]'")
+if find_spec("dp_accounting") is None:
+    pytest.skip("dp-accounting is not installed: pip install 'mcoe[server]'", allow_module_level=True)
 
 MODE = PrivateMode(clip=0.1, noise_multiplier=1.0, denominator=4, delta=1e-5, epsilon_cap=20.0)
 ALL = tuple(range(EXPERTS))

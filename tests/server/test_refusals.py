@@ -29,7 +29,7 @@ MODEL, ENROL = "/v1/device/model", "/v1/device/enrol"
 
 @pytest.fixture(params=DATABASES)
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
-    with fresh_database(request.param, tmp_path) as url:
+    with fresh_database(request.param, tmp_path, migrated=True) as url:
         made = Registry(open_database(url), "contract")
         yield made
         made.engine.dispose()

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from registry_databases import fresh_database
 from toy_fleet import CARD, expectation, honest_reply, toy_model
 
@@ -26,7 +27,7 @@ from mcoe_model.protocol import CheckIn
 from server.acceptance import Accepted, Rejected, judge
 from server.registry import ABANDONED, CLOSED, OPEN, PUBLISHED, Registry, Transfer
 from server.registry.artifacts import Artifacts
-from server.registry.database import SQLITE_PRAGMAS, connect, migration_config, open_database, sqlite_url
+from server.registry.database import SQLITE_PRAGMAS, connect, migration_config, open_database, schema_of, sqlite_url
 from server.registry.tables import Base
 
 BASE, NEXT = "b" * 64, "c" * 64
@@ -80,6 +81,8 @@ class RegistryContract:
         engine = open_database(url)
         with engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        steps = ScriptDirectory.from_config(migration_config(engine)).walk_revisions()
+        assert schema_of(engine).known == tuple(step.revision for step in steps)[::-1]
         engine.dispose()
 
     def test_a_database_that_is_at_the_newest_schema_is_left_as_it_is(self, registry: Registry, url: str) -> None:

@@ -22,7 +22,7 @@ HOUR = datetime.timedelta(hours=1)
 @pytest.fixture(params=DATABASES)
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     """Version 1 is released, version 2 is a candidate, and a, b and c have checked in."""
-    with fresh_database(request.param, tmp_path) as url:
+    with fresh_database(request.param, tmp_path, migrated=True) as url:
         made = Registry(open_database(url), "contract")
         made.add_first_model(FIRST, "generation")
         for client in "abc":

@@ -22,7 +22,7 @@ FIRST = "0" * 64
 
 @pytest.fixture(params=DATABASES)
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
-    with fresh_database(request.param, tmp_path) as url:
+    with fresh_database(request.param, tmp_path, migrated=True) as url:
         made = Registry(open_database(url), "contract")
         made.add_first_model(FIRST, "generation")
         yield made

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from migrated import migrated_file
 
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.model_file import Generation, ModelCard, Normalisation, Tensors
@@ -103,7 +104,7 @@ def toy_engine(
     """An engine on a real database and a real folder, with the toy as its first model."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = RoundSettings(FineTuneSettings(), train_mode, rule, rule_settings or RuleSettings(), quorum)
-    registry = Registry(open_database(url or sqlite_url(folder / "registry.sqlite")), experiment)
+    registry = Registry(open_database(url or sqlite_url(migrated_file(folder / "registry.sqlite"))), experiment)
     engine = RoundEngine(registry, Artifacts(folder / "models"), folder / "spool", settings)
     engine.start_from(toy_model(), CARD)
     return engine
