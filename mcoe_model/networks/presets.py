@@ -1,4 +1,4 @@
-"""The three sizes of MCO-E Net, and how one is made.
+"""The models of the product by name, and how one is made.
 
 ``mcoe`` is exactly as published: 154,855,467 parameters, of which 11,549,825 cannot act (`MCOENet.dead`).
 
@@ -17,10 +17,11 @@ from __future__ import annotations
 import torch
 
 from mcoe_model.errors import SettingsError
-from mcoe_model.networks.mcoe import McoeConfig, MCOENet
+from mcoe_model.networks.mcoe import McoeConfig
+from mcoe_model.networks.network import ModelConfig, Network
 from mcoe_model.streams import stream_seed
 
-PRESETS: dict[str, McoeConfig] = {
+MCOE_PRESETS: dict[str, McoeConfig] = {
     "mcoe": McoeConfig("mcoe"),
     "mcoe-edge": McoeConfig(
         "mcoe-edge",
@@ -32,6 +33,7 @@ PRESETS: dict[str, McoeConfig] = {
         convolution_hidden=128,
         deep_hidden=256,
         dead=False,
+        learning_rate=2e-3,
     ),
     "mcoe-tiny": McoeConfig(
         "mcoe-tiny",
@@ -48,11 +50,15 @@ PRESETS: dict[str, McoeConfig] = {
         deep_blocks=2,
         deep_dropout=0.1,
         dead=False,
+        learning_rate=2e-3,
     ),
 }
 
+#: Every model that the commands know.
+PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS}
 
-def build(preset: str, *, seed: int | None = None) -> MCOENet:
+
+def build(preset: str, *, seed: int | None = None) -> Network:
     """A fresh model in training mode. Equal seeds give equal weights; None draws from PyTorch's own generator.
 
     Raises SettingsError for an unknown preset.
@@ -60,7 +66,7 @@ def build(preset: str, *, seed: int | None = None) -> MCOENet:
     if preset not in PRESETS:
         raise SettingsError([f"no preset {preset!r} (known: {', '.join(PRESETS)})"])
     if seed is None:
-        return MCOENet(PRESETS[preset])
+        return PRESETS[preset].make()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("networks", preset, seed))
-        return MCOENet(PRESETS[preset])
+        return PRESETS[preset].make()
