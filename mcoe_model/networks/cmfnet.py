@@ -4,9 +4,11 @@
 (Keras). The code differs from the paper's figure: both attention maps are computed from the same features and
 multiplied at once, not one after the other, and there is no dropout before the last layers. What differs here: the
 input's channels, its side and the classes can be chosen; logits come out in place of their softmax; maxima are taken
-before the leaky ReLU, which being monotonic gives the same values for a 27th of the work.
+before the leaky ReLU, which being monotonic gives the same values for a 27th of the work. On clips of both modalities
+the input has two channels, the intensity picture and the event picture of the same time, in place of RGB, and seven
+classes, weighted by how many clips of each there are to learn.
 
-Everything before the recurrent part's first dense layer is under ``backbones``; all else is the head.
+Everything up to the channel attention is under ``backbones``; all else is the head.
 
 Letters: B batch, T pictures of a clip, c channels of a picture, H and W its sides [pixels]; after the convolutions
 f channels, t steps, h and w sides; U units of the GRU, R pooled queries, v width of a head, K classes.
@@ -19,10 +21,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, max_pool1d, max_pool3d, pad
+from torch.nn.functional import cross_entropy, leaky_relu, max_pool1d, max_pool3d, pad
 
+from mcoe_model.data.sampling import EvenlySpaced
 from mcoe_model.errors import SettingsError
+from mcoe_model.learning.settings import FineTuneSettings, Recipe
 from mcoe_model.names import EMOTIONS
+from mcoe_model.networks.hce_moe import Routing
+from mcoe_model.networks.network import Features, Network, not_routed
 
 SLOPE = 0.2  # of every leaky ReLU
 QUERIES = 10  # neighbouring queries of which an attention head takes the largest scores
@@ -33,7 +39,8 @@ PENALTY = 0.01  # weight of the squared kernels in the loss
 class CmfnetConfig:
     """The sizes of one CMFNet; the defaults are the publication's, but for the channels and the classes.
 
-    The published network has 3 ``channels`` (RGB) and 3 ``classes``: 2,836,759 parameters.
+    The published network has 3 ``channels`` (RGB) and 3 ``classes``: 2,836,759 parameters. ``class_weights`` of the
+    loss are, when none are given, inverse to the number of clips of each class that are learned.
     """
 
     preset: str
@@ -46,6 +53,26 @@ class CmfnetConfig:
     dense: tuple[int, int] = (128, 64)  # the two layers before the GRU, and the two after the attention
     units: int = 512  # U
     dropout: float = 0.3
+    class_weights: tuple[float, ...] = ()
+    experts: int = 0
+    top_k: int = 0
+
+    @property
+    def sampling(self) -> EvenlySpaced:
+        """The whole clip; the released code takes the first pictures, however long it is."""
+        return EvenlySpaced(self.frames)
+
+    @property
+    def published_recipe(self) -> Recipe:
+        """As the released code trains."""
+        return Recipe(FineTuneSettings(200, 8, 1e-3, 0.0, schedule="slow-step", balance=0.0))
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(FineTuneSettings(20, 8, 1e-3, 0.0, schedule="cosine", balance=0.0, augment=True))
+
+    def make(self) -> CMFNet:
+        return CMFNet(self)
 
     def __post_init__(self) -> None:
         sizes = ["input_size", "channels", "frames", "filters", "squeezed", "units"]
@@ -58,6 +85,8 @@ class CmfnetConfig:
             faults.append(f"units is {self.units}, must be a power of two and at least 4")
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
             faults.append(f"classes are {self.classes}, must be at least two different ones")
+        if self.class_weights and not (len(self.class_weights) == len(self.classes) and min(self.class_weights) > 0):
+            faults.append(f"class_weights are {self.class_weights}, must be one above 0 for each class")
         if not 0 <= self.dropout < 1:
             faults.append(f"dropout is {self.dropout}, must be in [0, 1)")
         if faults:
@@ -162,8 +191,10 @@ class Trace(NamedTuple):
     logits: Tensor  # (B, K)
 
 
-class CMFNet(nn.Module):
-    """Recognises the expression in a clip; the published sizes and the product's are in `presets`."""
+class CMFNet(Network):
+    """Recognises the expression in a clip. All parameters outside ``backbones`` are the head."""
+
+    config: CmfnetConfig
 
     def __init__(self, config: CmfnetConfig) -> None:
         super().__init__()
@@ -186,11 +217,25 @@ class CMFNet(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Logits (B, K) of clips (B, c, T, H, W)."""
-        return self.head(self.backbones(clip))  # (B, K)
+        return self.trace(self.backbones(clip)).logits  # (B, K)
 
-    def head(self, features: Tensor) -> Tensor:
-        """Logits (B, K) from the features (B, f, t, h, w) of the convolutions."""
-        return self.trace(features).logits
+    def features(self, frame: Tensor, event: Tensor) -> Features:
+        """(B, T, H, W) twice -> (B, f, t, h, w): frames and events are the clip's channels."""
+        return (self.backbones(torch.stack([frame, event], dim=1)),)
+
+    def classify(self, features: Features) -> tuple[Tensor, Routing]:
+        """Logits (B, K) from the convolutions' features; nothing is routed."""
+        (maps,) = features  # (B, f, t, h, w)
+        return self.trace(maps).logits, not_routed(len(maps))
+
+    def loss(self, logits: Tensor, labels: Tensor, learned: Tensor) -> Tensor:
+        """Cross-entropy weighted by class, its mean over the batch, and `penalty`.
+
+        The published loss bounds a logarithm where a class has a probability below 1e-15; this one need not.
+        """
+        weights = torch.tensor(self.config.class_weights) if self.config.class_weights else _inverse(learned)  # (K,)
+        each = cross_entropy(logits, labels, reduction="none")  # (B,)
+        return (weights[labels] * each).mean() + self.penalty()
 
     def trace(self, features: Tensor) -> Trace:
         """Every layer of the head, from features (B, f, t, h, w)."""
@@ -208,6 +253,12 @@ class CMFNet(nn.Module):
         attention = self.backbones.attention
         layers = (attention.mean.down, attention.largest.down, self.dense_1, self.dense_2)
         return PENALTY * torch.stack([layer.weight.square().sum() for layer in layers]).sum()
+
+
+def _inverse(learned: Tensor) -> Tensor:
+    """Weights (K,) inverse to the number of clips of each class, 1 on average over the clips."""
+    present = learned > 0  # (K,)
+    return torch.where(present, learned.sum() / (present.sum() * learned.clamp(min=1)), 0.0)  # (K,)
 
 
 def _pooled(side: int) -> int:

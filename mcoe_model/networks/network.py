@@ -87,8 +87,11 @@ class Network(nn.Module, ABC):
     def classify(self, features: Features) -> tuple[Tensor, Routing]:
         """Logits (B, c) and the routing, (B, E) and (B, k)."""
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What training lowers (), of logits (B, c) and labels (B,): cross-entropy, where a model says nothing else."""
+    def loss(self, logits: Tensor, labels: Tensor, learned: Tensor) -> Tensor:
+        """What training lowers (), of logits (B, c) and labels (B,): cross-entropy, where a model says nothing else.
+
+        ``learned`` (c,) is how many clips of each class the whole training has.
+        """
         return cross_entropy(logits, labels)
 
     def expert_parameters(self) -> list[list[nn.Parameter]]:

@@ -10,6 +10,8 @@ and 4096; no tensors that cannot act.
 ``mcoe-tiny``, for simulations and tests, trains from scratch. It deviates as ``mcoe-edge`` does, and further: backbones
 a quarter as wide with one block in each stage, 128 features (64 tokens), pictures of 64 pixels, experts and router 64
 wide, two blocks in place of five in a deep expert, dropout 0.1 in place of 0.5.
+
+``cmfnet`` is the published network but for its first layers' and last layer's sizes: 2,832,155 parameters.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import torch
 
 from mcoe_model.errors import SettingsError
+from mcoe_model.networks.cmfnet import CmfnetConfig
 from mcoe_model.networks.mcoe import McoeConfig
 from mcoe_model.networks.network import ModelConfig, Network
 from mcoe_model.streams import stream_seed
@@ -55,7 +58,7 @@ MCOE_PRESETS: dict[str, McoeConfig] = {
 }
 
 #: Every model that the commands know.
-PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS}
+PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, "cmfnet": CmfnetConfig("cmfnet")}
 
 
 def build(preset: str, *, seed: int | None = None) -> Network:

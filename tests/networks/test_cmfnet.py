@@ -4,6 +4,8 @@ The golden file holds the convolutions whole, a few columns of the largest layer
 last layers: every layer is given what the original gave it, and its outputs that the file has weights for are compared.
 """
 
+import math
+
 import pytest
 import torch
 from goldens import arrays, assert_close
@@ -129,17 +131,57 @@ def test_a_head_pools_its_queries_as_the_original(golden):
         assert_close(head(golden["single_head/in"]), golden["single_head/out"])
 
 
-def test_equal_seeds_draw_equal_weights_of_keras_spread():
+def test_weights_are_drawn_as_keras_draws_them():
     torch.manual_seed(3)
-    model = CMFNet(CmfnetConfig("drawn"))
-    assert model.dense_1.weight.std().item() == pytest.approx((2 / 7200) ** 0.5, rel=0.01)
+    model = CMFNet(CmfnetConfig("drawn", input_size=36, units=32))
+    assert model.dense_1.weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.01)
     assert model.classifier.weight.abs().max().item() <= (6 / (64 + 7)) ** 0.5
     assert all(not parameter.any() for name, parameter in model.named_parameters() if "bias" in name)
     state = model.gru.weight_hh_l0
-    torch.testing.assert_close(state.T @ state, torch.eye(512), rtol=0, atol=1e-5)
+    torch.testing.assert_close(state.T @ state, torch.eye(32), rtol=0, atol=1e-5)
 
 
 def test_sizes_are_checked_together():
     with pytest.raises(SettingsError) as error:
         CmfnetConfig("odd", frames=91, units=48, classes=("one",), dropout=1.0)
     assert len(error.value.faults) == 4 and all("preset 'odd'" in fault for fault in error.value.faults)
+
+
+def small(**sizes):
+    """A model of both modalities that is quickly made."""
+    torch.manual_seed(2)
+    smallest = {"input_size": 18, "filters": 3, "dense": (5, 6), "units": 8}
+    return CMFNet(CmfnetConfig("small", **(smallest | sizes))).eval()
+
+
+def test_the_loss_equals_the_original(golden):
+    model = small(classes=CLASSES, class_weights=(0.3, 0.35, 0.35))
+    logits, labels = golden["mid/out"][:, 0].log(), golden["loss/labels"].argmax(1)
+    assert_close(model.loss(logits, labels, torch.zeros(7)) - model.penalty(), golden["loss/mean"])
+
+
+def test_the_penalty_is_of_four_layers_that_the_original_regularises():
+    model = small()
+    attention = model.backbones.attention
+    kernels = [attention.mean.down.weight, attention.largest.down.weight, model.dense_1.weight, model.dense_2.weight]
+    assert model.penalty().item() == pytest.approx(0.01 * sum((kernel**2).sum().item() for kernel in kernels))
+
+
+def test_rare_classes_weigh_as_much_as_frequent_ones():
+    """Of 8 clips 6 are of one class and 2 of another; the other five classes were never seen."""
+    model, logits = small(), torch.zeros(8, 7)
+    learned = torch.tensor([6, 0, 0, 2, 0, 0, 0])
+    frequent, rare = (model.loss(logits[:1], torch.tensor([label]), learned) - model.penalty() for label in (0, 3))
+    assert (rare / frequent).item() == pytest.approx(3)
+    labels = torch.tensor([0] * 6 + [3] * 2)
+    assert (model.loss(logits, labels, learned) - model.penalty()).item() == pytest.approx(math.log(7), abs=1e-5)
+
+
+def test_both_modalities_are_channels_of_one_clip():
+    model = small()
+    frame, event = torch.randn(2, 3, 10, 18, 18, generator=torch.Generator().manual_seed(1)).unbind()
+    features = model.features(frame, event)
+    logits, routing = model.classify(features)
+    assert logits.shape == (3, 7) and routing.gate.shape == routing.chosen.shape == (3, 0)
+    assert torch.equal(logits, model(torch.stack([frame, event], dim=1)))
+    assert not torch.allclose(logits, model.classify(model.features(event, frame))[0])
