@@ -109,7 +109,10 @@ class SimulationSettings:
             found.append(f"--cohort must be 'all', a whole number or a share between 0 and 1, not {self.cohort!r}")
         if self.size and not 16 <= self.size <= 512:
             found.append(f"--size must be 0 (the model's own) or between 16 and 512 pixels, not {self.size}")
-        if self.imagenet and self.model in PRESETS and not isinstance(PRESETS[self.model], McoeConfig):
+        config = PRESETS.get(self.model)
+        if config and config.fixed_size and self.picture_size != config.input_size:
+            found.append(f"--size must be 0: {self.model} takes pictures of {config.input_size} pixels only")
+        if self.imagenet and config and not isinstance(config, McoeConfig):
             found.append(f"--imagenet has weights of ResNet-18, which {self.model} does not contain; leave it out")
         for build in (lambda: self.rates, self._fine_tune, self._synthetic, lambda: self.optimiser):
             try:

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, leaky_relu, max_pool1d, max_pool3d, pad
 
 from mcoe_model.data.sampling import EvenlySpaced
-from mcoe_model.errors import SettingsError
+from mcoe_model.errors import ModelInvalid, SettingsError
 from mcoe_model.learning.settings import FineTuneSettings, Recipe
 from mcoe_model.names import EMOTIONS
 from mcoe_model.networks.hce_moe import Routing
 from mcoe_model.networks.network import Features, Network, not_routed
+from mcoe_model.networks.pieces import Piece
 
 SLOPE = 0.2  # of every leaky ReLU
 QUERIES = 10  # neighbouring queries of which an attention head takes the largest scores
@@ -44,7 +45,8 @@ class CmfnetConfig:
     """
 
     preset: str
-    input_size: int = 128  # H = W
+    input_size: int = 128  # H = W, which the size of the head follows from
+    fixed_size: bool = True
     channels: int = 2  # c: the intensity picture and the event picture of the same time
     frames: int = 10  # T
     classes: tuple[str, ...] = EMOTIONS
@@ -236,6 +238,9 @@ class CMFNet(Network):
         weights = torch.tensor(self.config.class_weights) if self.config.class_weights else _inverse(learned)  # (K,)
         each = cross_entropy(logits, labels, reduction="none")  # (B,)
         return (weights[labels] * each).mean() + self.penalty()
+
+    def published_pieces(self) -> list[Piece]:
+        raise ModelInvalid("CMFNet was published for Keras; its weights are loaded by cmfnet_weights.from_keras")
 
     def trace(self, features: Tensor) -> Trace:
         """Every layer of the head, from features (B, f, t, h, w)."""

@@ -24,7 +24,9 @@ from mcoe_model.names import EMOTIONS
 from mcoe_model.networks.hce_moe import AttentionExpert, ConvolutionExpert, HCEMoE, Routing
 from mcoe_model.networks.mcib import MCIB
 from mcoe_model.networks.mco_mamba import MCOMamba
+from mcoe_model.networks.mcoe_pieces import pieces
 from mcoe_model.networks.network import Features, Network, three_channels
+from mcoe_model.networks.pieces import Piece
 from mcoe_model.networks.resnet import ResNet
 
 
@@ -49,6 +51,7 @@ class McoeConfig:
     deep_blocks: int = 5
     deep_dropout: float = 0.5
     dead: bool = True  # carry the tensors that the publication has and never uses
+    fixed_size: bool = False
     learning_rate: float = 3e-4  # from scratch, under the project's own protocol
 
     @property
@@ -154,6 +157,11 @@ class MCOENet(Network):
 
     def classify(self, features: Features) -> tuple[Tensor, Routing]:
         return self.head(*features, routing=True)
+
+    def published_pieces(self) -> list[Piece]:
+        if self.config.backbones != "four" or not self.config.dead:
+            raise ModelInvalid(f"a published checkpoint does not fit preset {self.config.preset!r}; use preset 'mcoe'")
+        return pieces(self)
 
     def expert_parameters(self) -> list[list[nn.Parameter]]:
         return [list(expert.parameters()) for expert in self.moe.experts]

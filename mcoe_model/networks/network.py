@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mcoe_model.data.sampling import Sampling
+from mcoe_model.errors import ModelInvalid
 from mcoe_model.learning.settings import Recipe
 from mcoe_model.networks.hce_moe import Routing
+from mcoe_model.networks.pieces import Piece
 
 #: What a model's backbones make of windows, batch first: the inputs of its head.
 Features = tuple[Tensor, ...]
@@ -37,6 +39,11 @@ class ModelConfig(Protocol):
     @property
     def input_size(self) -> int:
         """Side of the square pictures it was made for [pixels]."""
+        ...
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether it takes no other size."""
         ...
 
     @property
@@ -86,6 +93,13 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def classify(self, features: Features) -> tuple[Tensor, Routing]:
         """Logits (B, c) and the routing, (B, E) and (B, k)."""
+
+    def published_pieces(self) -> list[Piece]:
+        """Every tensor of a checkpoint of its authors' and where it goes, for `from_published`.
+
+        Raises ModelInvalid where this is not the structure that was published.
+        """
+        raise ModelInvalid(f"there are no published checkpoints of {self.config.preset}")
 
     def loss(self, logits: Tensor, labels: Tensor, learned: Tensor) -> Tensor:
         """What training lowers (), of logits (B, c) and labels (B,): cross-entropy, where a model says nothing else.

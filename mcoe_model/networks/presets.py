@@ -11,6 +11,9 @@ and 4096; no tensors that cannot act.
 a quarter as wide with one block in each stage, 128 features (64 tokens), pictures of 64 pixels, experts and router 64
 wide, two blocks in place of five in a deep expert, dropout 0.1 in place of 0.5.
 
+``seen`` is SEEN as published in its best setting, E4_S3: four event pictures, three left out between two of them.
+``seen-e4-s1`` and so on are its other published settings, with the same parameters.
+
 ``cmfnet`` is the published network but for its first layers' and last layer's sizes: 2,832,155 parameters.
 """
 
@@ -22,6 +25,7 @@ from mcoe_model.errors import SettingsError
 from mcoe_model.networks.cmfnet import CmfnetConfig
 from mcoe_model.networks.mcoe import McoeConfig
 from mcoe_model.networks.network import ModelConfig, Network
+from mcoe_model.networks.seen import SeenConfig
 from mcoe_model.streams import stream_seed
 
 MCOE_PRESETS: dict[str, McoeConfig] = {
@@ -57,8 +61,17 @@ MCOE_PRESETS: dict[str, McoeConfig] = {
     ),
 }
 
+SEEN_PRESETS: dict[str, SeenConfig] = {
+    "seen": SeenConfig("seen"),
+    "seen-e4-s1": SeenConfig("seen-e4-s1", steps=4, skip=1),
+    "seen-e4-s0": SeenConfig("seen-e4-s0", steps=4, skip=0),
+    "seen-e7-s1": SeenConfig("seen-e7-s1", steps=7, skip=1),
+    "seen-e7-s0": SeenConfig("seen-e7-s0", steps=7, skip=0),
+    "seen-e13-s0": SeenConfig("seen-e13-s0", steps=13, skip=0),
+}
+
 #: Every model that the commands know.
-PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, "cmfnet": CmfnetConfig("cmfnet")}
+PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, **SEEN_PRESETS, "cmfnet": CmfnetConfig("cmfnet")}
 
 
 def build(preset: str, *, seed: int | None = None) -> Network:

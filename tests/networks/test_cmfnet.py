@@ -13,7 +13,7 @@ from torch.nn.functional import leaky_relu
 
 from mcoe_model.errors import SettingsError
 from mcoe_model.networks.cmfnet import SLOPE, CMFNet, CmfnetConfig, PooledHead
-from mcoe_model.networks.published_cmfnet import from_published
+from mcoe_model.networks.cmfnet_weights import from_keras
 
 CLASSES = ("negative", "positive", "surprise")
 DENSE = torch.arange(0, 128, 16)  # the columns of the first dense layer that are in the file
@@ -40,7 +40,7 @@ def model(golden):
             weights[23 + 8 * head + 2 * layer] = torch.zeros(rows, width)
             weights[24 + 8 * head + 2 * layer] = torch.zeros(width)
     weights[17] = weights[17][0]
-    from_published(weights, model, label_order=CLASSES)
+    from_keras(weights, model, label_order=CLASSES)
     return model
 
 

@@ -42,7 +42,7 @@ def read_keras_weights(path: Path) -> list[Tensor]:
         raise ModelInvalid(f"{path} does not hold arr_0, arr_1, ... as numpy.savez writes them ({says})") from fault
 
 
-def from_published(weights: Sequence[Tensor], model: CMFNet, *, label_order: Sequence[str]) -> None:
+def from_keras(weights: Sequence[Tensor], model: CMFNet, *, label_order: Sequence[str]) -> None:
     """Copy the published model's weights, in the order of ``model.get_weights()``, into ``model``.
 
     ``label_order`` names the classes of the published output; its last layer is permuted from it to the model's own.

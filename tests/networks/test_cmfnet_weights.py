@@ -3,8 +3,10 @@ import pytest
 import torch
 
 from mcoe_model.errors import DataMissing, ModelInvalid, SettingsError
+from mcoe_model.names import EMOTIONS
+from mcoe_model.networks import from_published
 from mcoe_model.networks.cmfnet import CMFNet, CmfnetConfig
-from mcoe_model.networks.published_cmfnet import from_published, read_keras_weights
+from mcoe_model.networks.cmfnet_weights import from_keras, read_keras_weights
 
 CLASSES = ("negative", "positive", "surprise")
 
@@ -56,14 +58,14 @@ def clips():
 def test_the_loaded_model_computes_the_same():
     source, target = another(1), another(2)
     assert not torch.allclose(source(clips()), target(clips()))
-    from_published(keras_weights(source), target, label_order=CLASSES)
+    from_keras(keras_weights(source), target, label_order=CLASSES)
     assert torch.equal(target(clips()), source(clips()))
 
 
 def test_classes_follow_the_label_order():
     source, target = another(1), another(2)
     other = ("surprise", "negative", "positive")
-    from_published(keras_weights(source), target, label_order=other)
+    from_keras(keras_weights(source), target, label_order=other)
     published, ours = source(clips()), target(clips())
     for column, label in enumerate(other):
         torch.testing.assert_close(ours[:, CLASSES.index(label)], published[:, column])
@@ -71,7 +73,7 @@ def test_classes_follow_the_label_order():
 
 def test_a_label_order_must_name_every_class_once():
     with pytest.raises(SettingsError, match="negative, positive, joy does not name each of negative, positive"):
-        from_published([], another(1), label_order=("negative", "positive", "joy"))
+        from_keras([], another(1), label_order=("negative", "positive", "joy"))
 
 
 def test_all_faults_are_one_error_and_nothing_is_copied():
@@ -79,10 +81,10 @@ def test_all_faults_are_one_error_and_nothing_is_copied():
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     weights = keras_weights(source)
     with pytest.raises(ModelInvalid, match="1 arrays in place of 45"):
-        from_published(weights[:1], target, label_order=CLASSES)
+        from_keras(weights[:1], target, label_order=CLASSES)
     weights[6], weights[16] = torch.zeros(2), torch.zeros(13, 5)
     with pytest.raises(ModelInvalid, match=r"2 of another shape \(array 6, \(2,\), for .*down.*array 16, \(13, 5\)"):
-        from_published(weights, target, label_order=CLASSES)
+        from_keras(weights, target, label_order=CLASSES)
     assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
 
 
@@ -90,7 +92,7 @@ def test_a_file_of_numpy_holds_the_weights(tmp_path):
     source, target = another(1), another(2)
     path = tmp_path / "cmfnet.npz"
     np.savez(path, *(values.numpy() for values in keras_weights(source)))
-    from_published(read_keras_weights(path), target, label_order=CLASSES)
+    from_keras(read_keras_weights(path), target, label_order=CLASSES)
     assert torch.equal(target(clips()), source(clips()))
 
 
@@ -104,3 +106,8 @@ def test_a_bad_file_is_one_line(tmp_path):
         with pytest.raises(ModelInvalid, match="does not hold arr_0, arr_1") as error:
             read_keras_weights(tmp_path / f"{name}.npz")
         assert "\n" not in str(error.value)
+
+
+def test_a_state_dict_of_torch_is_not_what_was_published():
+    with pytest.raises(ModelInvalid, match=r"Keras; its weights are loaded by cmfnet_weights.from_keras"):
+        from_published({}, another(1), label_order=EMOTIONS)
