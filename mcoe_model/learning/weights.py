@@ -74,7 +74,7 @@ def load_model(path: Path) -> tuple[Network, ModelCard]:
 
 def model_of(tensors: Tensors, card: ModelCard, path: Path) -> Network:
     """The model of a file's tensors, in evaluation mode; ``path`` is the file. Raises ModelInvalid."""
-    model = build(card.generation.preset, seed=0)
+    model = build(card.generation.preset, seed=0, size=card.generation.input_size)
     missing = sorted(model.state_dict().keys() - tensors.keys())
     if missing:
         raise ModelInvalid(f"{path} lacks {len(missing)} tensors of {card.generation.preset}: {', '.join(missing[:5])}")

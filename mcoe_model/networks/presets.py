@@ -19,6 +19,8 @@ wide, two blocks in place of five in a deep expert, dropout 0.1 in place of 0.5.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from mcoe_model.errors import SettingsError
@@ -74,15 +76,20 @@ SEEN_PRESETS: dict[str, SeenConfig] = {
 PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, **SEEN_PRESETS, "cmfnet": CmfnetConfig("cmfnet")}
 
 
-def build(preset: str, *, seed: int | None = None) -> Network:
+def build(preset: str, *, seed: int | None = None, size: int = 0) -> Network:
     """A fresh model in training mode. Equal seeds give equal weights; None draws from PyTorch's own generator.
+
+    ``size`` is the side of its pictures [pixels]; 0: the model's own.
 
     Raises SettingsError for an unknown preset.
     """
     if preset not in PRESETS:
         raise SettingsError([f"no preset {preset!r} (known: {', '.join(PRESETS)})"])
+    config = PRESETS[preset]
+    if size:
+        config = dataclasses.replace(config, input_size=size)  # type: ignore[type-var]  # a dataclass, as it says
     if seed is None:
-        return PRESETS[preset].make()
+        return config.make()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("networks", preset, seed))
-        return PRESETS[preset].make()
+        return config.make()

@@ -189,6 +189,13 @@ def test_it_has_the_published_parameters_and_settings():
         assert len(window) == config.steps and set(np.diff(window)) == {config.skip + 1}
 
 
+def test_it_can_be_made_for_pictures_of_another_size():
+    model = build("seen", seed=0, size=32).eval()
+    assert (model.config.input_size, model.hidden.in_features) == (32, 512 * 2 * 2)
+    frame, event = windows(model)
+    assert model.classify(model.features(frame, event))[0].shape == (3, 7)
+
+
 def test_wrong_sizes_are_reported_together():
     with pytest.raises(SettingsError) as error:
         SeenConfig("bad", steps=0, skip=-1, input_size=0)
