@@ -47,7 +47,7 @@ class CmfnetConfig:
 
     preset: str
     input_size: int = 128  # H = W, which the size of the head follows from
-    fixed_size: bool = True
+    fixed_size: bool = False
     channels: int = 2  # c: the intensity picture and the event picture of the same time
     frames: int = 10  # T
     classes: tuple[str, ...] = EMOTIONS

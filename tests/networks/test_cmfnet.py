@@ -12,6 +12,7 @@ from goldens import arrays, assert_close
 from torch.nn.functional import leaky_relu
 
 from mcoe_model.errors import SettingsError
+from mcoe_model.networks import build
 from mcoe_model.networks.cmfnet import SLOPE, CMFNet, CmfnetConfig, PooledHead
 from mcoe_model.networks.cmfnet_weights import from_keras
 
@@ -185,3 +186,9 @@ def test_both_modalities_are_channels_of_one_clip():
     assert logits.shape == (3, 7) and routing.gate.shape == routing.chosen.shape == (3, 0)
     assert torch.equal(logits, model(torch.stack([frame, event], dim=1)))
     assert not torch.allclose(logits, model.classify(model.features(event, frame))[0])
+
+
+def test_its_head_follows_the_size_of_the_pictures():
+    model = build("cmfnet", seed=0, size=45)
+    assert model.config.features == 32 * 5 * 5 and build("cmfnet", seed=0).config.features == 7200
+    assert model(torch.zeros(1, 2, 10, 45, 45)).shape == (1, 7)
