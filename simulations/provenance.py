@@ -22,9 +22,13 @@ _REPOSITORY = Path(__file__).parent.parent
 
 
 def new_run(settings: SimulationSettings) -> dict[str, Any]:
-    """The record of a run that is about to start."""
+    """The record of a simulation that is about to start."""
+    return {"settings": asdict(settings), **origin(), "tuning": declared(settings)}
+
+
+def origin() -> dict[str, Any]:
+    """What the record of any run says of how, when and where it was started."""
     return {
-        "settings": asdict(settings),
         "command": sys.argv,
         "started": utc_text(),
         "commit": _git("rev-parse", "HEAD"),
@@ -33,7 +37,6 @@ def new_run(settings: SimulationSettings) -> dict[str, Any]:
         "machine": {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()},
         "threads_per_worker": 1,
         "device": "cpu",
-        "tuning": declared(settings),
     }
 
 

@@ -101,6 +101,40 @@ class RandomWindow:
         return draw_window(length, generator, samples=self.samples, stride=self.stride)
 
 
+@dataclass(frozen=True)
+class EvenlySpaced:
+    """The whole clip, every time: ``samples`` pictures from the first to the last, as evenly as can be.
+
+    A clip of fewer pictures shows some of them more than once.
+    """
+
+    samples: int
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        return tuple(range(self.samples))
+
+    @property
+    def events(self) -> tuple[int, ...]:
+        return tuple(range(self.samples))
+
+    def law(self, length: int) -> WindowLaw:
+        window, certain = _evenly(length, self.samples)[None], np.ones(1)
+        window.flags.writeable = certain.flags.writeable = False
+        return WindowLaw(window, certain)
+
+    def draw(self, length: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        return _evenly(length, self.samples)
+
+
+def _evenly(length: int, samples: int) -> NDArray[np.int64]:
+    """Rounded half up in whole numbers, so that no machine rounds another way: (samples,)."""
+    if length < 1:
+        raise ValueError(f"length {length} must be at least 1")
+    gaps = max(samples - 1, 1)
+    return (2 * np.arange(samples, dtype=np.int64) * (length - 1) + gaps) // (2 * gaps)
+
+
 def _offsets(length: int, samples: int, stride: int) -> int:
     """How many offsets are equally likely."""
     if min(length, samples, stride) < 1:

@@ -26,6 +26,7 @@ from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.continual import ContinualMethod
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.settings import FineTuneSettings, Optimiser, rate_factor
+from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import Network, Routing
 from mcoe_model.progress import Progress, silent
 from mcoe_model.router_statistics import RouterStatistics
@@ -90,6 +91,7 @@ def fine_tune(
     descent = _optimiser(optimiser, trained, settings)
     experts = model.expert_parameters()
     used = torch.zeros(len(experts), dtype=torch.bool)
+    learned = torch.from_numpy(np.bincount(samples.labels, minlength=len(EMOTIONS)))  # (7,)
     load = torch.tensor(expert_load, dtype=torch.float32) if len(expert_load) else None
     steps = math.ceil(len(samples.names) / settings.batch_size)
     first = checkpoint.restore(model, descent) if checkpoint else 0
@@ -109,7 +111,7 @@ def fine_tune(
                     features = samples.head_inputs(model, positions, windows, generator)
                 logits, routing = model.classify(features)  # (B, 7)
                 labels = torch.from_numpy(samples.labels[positions])  # (B,)
-                loss = model.loss(logits, labels)
+                loss = model.loss(logits, labels, learned)
                 total += float(loss.detach()) * len(positions)
                 hits += int((logits.argmax(dim=1) == labels).sum())
                 replayed = method.term(model, len(positions), draws) if method else None

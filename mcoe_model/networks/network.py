@@ -101,8 +101,11 @@ class Network(nn.Module, ABC):
         """
         raise ModelInvalid(f"there are no published checkpoints of {self.config.preset}")
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What training lowers (), of logits (B, c) and labels (B,): cross-entropy, where a model says nothing else."""
+    def loss(self, logits: Tensor, labels: Tensor, learned: Tensor) -> Tensor:
+        """What training lowers (), of logits (B, c) and labels (B,): cross-entropy, where a model says nothing else.
+
+        ``learned`` (c,) is how many clips of each class the whole training has.
+        """
         return cross_entropy(logits, labels)
 
     def expert_parameters(self) -> list[list[nn.Parameter]]:

@@ -13,6 +13,8 @@ wide, two blocks in place of five in a deep expert, dropout 0.1 in place of 0.5.
 
 ``seen`` is SEEN as published in its best setting, E4_S3: four event pictures, three left out between two of them.
 ``seen-e4-s1`` and so on are its other published settings, with the same parameters.
+
+``cmfnet`` is the published network but for its first layers' and last layer's sizes: 2,832,155 parameters.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import dataclasses
 import torch
 
 from mcoe_model.errors import SettingsError
+from mcoe_model.networks.cmfnet import CmfnetConfig
 from mcoe_model.networks.mcoe import McoeConfig
 from mcoe_model.networks.network import ModelConfig, Network
 from mcoe_model.networks.seen import SeenConfig
@@ -70,7 +73,7 @@ SEEN_PRESETS: dict[str, SeenConfig] = {
 }
 
 #: Every model that the commands know.
-PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, **SEEN_PRESETS}
+PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, **SEEN_PRESETS, "cmfnet": CmfnetConfig("cmfnet")}
 
 
 def build(preset: str, *, seed: int | None = None, size: int = 0) -> Network:

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mcoe_model.data.sampling import draw_window, window_law
+from mcoe_model.data.sampling import EvenlySpaced, draw_window, window_law
 from mcoe_model.data.see import parse_name
 
 
@@ -95,3 +95,16 @@ def test_numbers_below_one_are_refused(wrong: dict[str, int]) -> None:
         window_law(**wrong)
     with pytest.raises(ValueError, match="at least 1"):
         draw_window(generator=np.random.default_rng(0), **wrong)
+
+
+def test_evenly_spaced_pictures_are_the_whole_clip() -> None:
+    spaced = EvenlySpaced(10)
+    assert spaced.law(18).windows.tolist() == [[0, 2, 4, 6, 8, 9, 11, 13, 15, 17]]
+    assert spaced.law(18).probability.tolist() == [1.0]
+    for length in range(1, 140):
+        drawn = spaced.draw(length, np.random.default_rng(0))
+        assert drawn.tolist() == spaced.law(length).windows[0].tolist() and drawn[-1] == length - 1
+        assert set(np.diff(drawn)) <= {(length - 1) // 9, (length - 1) // 9 + 1}
+    assert spaced.law(3).windows.tolist() == [[0, 0, 0, 1, 1, 1, 1, 2, 2, 2]]
+    with pytest.raises(ValueError, match="at least 1"):
+        spaced.law(0)

@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from mcoe_model.errors import SettingsError
 from mcoe_model.learning.checkpoint import Checkpoint
+from mcoe_model.learning.evaluate import evaluate
 from mcoe_model.learning.fine_tune import Epoch, fine_tune, measure
 from mcoe_model.learning.samples import FeatureSamples, PictureSamples, encode_clips, measure_normalisation
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.learning.weights import tensors_of
 from mcoe_model.networks import build
+from mcoe_model.networks.cmfnet import CmfnetConfig
 
 SETTINGS = FineTuneSettings(epochs=2, batch_size=8, learning_rate=1e-3, batch_norm="running", augment=True)
 
@@ -137,3 +140,26 @@ def test_settings_out_of_bounds_are_listed_together():
     with pytest.raises(SettingsError) as caught:
         FineTuneSettings(epochs=0, batch_size=0, learning_rate=float("nan"), schedule="never")
     assert len(caught.value.faults) == 4
+
+
+def small_cmfnet(seed=3):
+    torch.manual_seed(seed)
+    return CmfnetConfig("small", input_size=32, filters=4, dense=(16, 8), units=16, dropout=0.1).make()
+
+
+def test_a_model_of_whole_clips_learns_by_the_same_loop(samples):
+    """Its class weights come from the clips that are learned; nothing of it is routed."""
+    model, curve = small_cmfnet(), []
+    recipe = replace(SETTINGS, epochs=4, learning_rate=3e-3, augment=False)
+    assert fine_tune(model, samples, recipe, train_mode="full", keys=(0,), on_epoch=curve.append) == ()
+    assert curve[-1].loss < 0.95 * curve[0].loss
+    again = small_cmfnet()
+    fine_tune(again, samples, recipe, train_mode="full", keys=(0,))
+    assert equal(tensors_of(again), tensors_of(model))
+    before = tensors_of(model)
+    fine_tune(model, samples, replace(recipe, epochs=1), train_mode="head", keys=(1,))
+    after = tensors_of(model)
+    changed = {name for name in after if not np.array_equal(after[name], before[name])}
+    assert changed and not any(name.startswith("backbones.") for name in changed)
+    said = evaluate(model, samples)
+    assert said.logits.shape == (len(samples.names), 7) and said.probability.tolist() == [1.0] * len(samples.names)
