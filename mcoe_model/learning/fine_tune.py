@@ -141,7 +141,7 @@ def measure(model: MCOENet, samples: Samples, *, batch_size: int = 64) -> Measur
     with torch.inference_mode():
         for start in range(0, len(samples.names), batch_size):
             positions = np.arange(start, min(start + batch_size, len(samples.names)))
-            windows = np.stack([_middle_window(samples.lengths[p]) for p in positions])
+            windows = np.stack([middle_window(samples.lengths[p]) for p in positions])
             logits, routing = model.head(*samples.ends(model, positions.tolist(), windows, None), routing=True)
             labels = torch.from_numpy(samples.labels[positions])  # (B,)
             total += float(cross_entropy(logits, labels, reduction="sum"))
@@ -198,7 +198,8 @@ def _imbalance(routing: Routing, load: Tensor | None) -> Tensor:
     return experts * (load * gate.mean(dim=0)).sum()
 
 
-def _middle_window(length: int) -> NDArray[np.int64]:
+def middle_window(length: int) -> NDArray[np.int64]:
+    """The middle window of a clip's sampling law: (samples,) picture numbers."""
     windows: NDArray[np.int64] = window_law(length).windows
     middle: NDArray[np.int64] = windows[len(windows) // 2]
     return middle
