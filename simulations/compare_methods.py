@@ -1,4 +1,7 @@
-"""Federated methods side by side, each from the same base on the same clients: the comparison's command."""
+"""Federated methods side by side, each from the same base on the same clients: the comparison's command.
+
+The head is trained, as on wearables.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ from simulations.settings import SimulationSettings
 from simulations.tables import write_csv, write_for_people
 from simulations.variants import begin_study, run_base, run_variant
 
-#: Each method: the settings that it changes. The first one is what the others are compared with.
+#: Each method, or way in which clients differ and take part: the settings that it changes. All others are compared with
+#: the first one.
 METHODS: dict[str, dict[str, Any]] = {
     "weighted mean": {},
     "expert-weighted mean": {"rule": "expert-weighted-mean"},
@@ -38,22 +42,32 @@ METHODS: dict[str, dict[str, Any]] = {
     "SCAFFOLD": {"local_method": "scaffold"},
     "personal router": {"local_method": "personal-router"},
     "personal experts": {"local_method": "personal-experts"},
+    "clients iid": {"partition": "iid"},
+    "label skew 0.3": {"partition": "label-skew", "alpha": 0.3},
+    "label skew 0.1": {"partition": "label-skew", "alpha": 0.1},
+    "label skew 0.1, FedProx 0.1": {
+        "partition": "label-skew", "alpha": 0.1, "local_method": "fedprox", "proximal": 0.1,
+    },
+    "label skew 0.1, SCAFFOLD": {"partition": "label-skew", "alpha": 0.1, "local_method": "scaffold"},
+    "a tenth of the clients": {"cohort": "0.1"},
 }
 #: Fewer seeds than these are exploratory.
 CONFIRMATORY_SEEDS = 10
 REFERENCE = next(iter(METHODS))
+#: Settings that this study decides, or that it has no use for.
+DECIDED = ("train", "seed", "grid", "fold", "baselines", "partition", "alpha", "local_method", "proximal")
 EXAMPLES = """
 Examples:
 
   python simulations/compare_methods.py --seeds 0 1 2                      # every method, exploratory
 
-  python simulations/compare_methods.py --partition label-skew --alpha 0.1 --methods "weighted mean" SCAFFOLD
+  python simulations/compare_methods.py --methods "label skew 0.1" "label skew 0.1, SCAFFOLD"
 """
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run every method from one base for each seed, and say how they differ on people nobody has learned from."""
-    parser = make_parser("compare_methods.py", __doc__ or "", EXAMPLES, leave_out=("seed", "grid", "fold", "baselines"))
+    parser = make_parser("compare_methods.py", __doc__ or "", EXAMPLES, leave_out=DECIDED)
     parser.add_argument("--seeds", type=int, nargs="+", help="one run each, pooled [0]")
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="NAME",
                         help=f"beside the first, some of: {', '.join(METHODS)} [all]")  # fmt: skip
@@ -61,11 +75,12 @@ def main(arguments: list[str] | None = None) -> None:
     if request is None:
         return
     seeds, methods = request.own["seeds"], [name for name in METHODS if name in (REFERENCE, *request.own["methods"])]
+    settings = replace(request.settings, train="head")
     display = Display(Console(stderr=request.as_json))
     if not request.resumed:
-        begin_study(request.settings, request.folder, request.own)
-    run(request.settings, request.folder, seeds, methods, display)
-    summary = summarise(request.folder, request.settings, seeds, methods)
+        begin_study(settings, request.folder, request.own)
+    run(settings, request.folder, seeds, methods, display)
+    summary = summarise(request.folder, settings, seeds, methods)
     write_json(request.folder / "summary.json", summary)
     write_csv(request.folder / "methods.csv", summary["methods"])
     write_for_people(request.folder / "methods", summary["methods"])
@@ -161,7 +176,7 @@ def _within(folder: Path, seed: int, method: str) -> Path:
 
 
 def _slug(method: str) -> str:
-    return method.lower().replace(" ", "-")
+    return method.lower().replace(",", "").replace(" ", "-")
 
 
 def _table(summary: dict[str, Any]) -> Table:

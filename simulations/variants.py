@@ -6,6 +6,7 @@ A comparison is paired: whatever is drawn for a client in a round is drawn from 
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mcoe_model.files import read_json, write_json
 from simulations.arms import CENTRALISED, train_base, train_centralised
 from simulations.console import Crew, Display
 from simulations.experiment import begin, evaluate_all, prepare, published, run_rounds
+from simulations.parts import make_parts
 from simulations.provenance import new_run
 from simulations.scene import Paths, open_scene
 from simulations.settings import SimulationSettings
@@ -27,12 +29,16 @@ def begin_study(settings: SimulationSettings, folder: Path, own: dict[str, Any])
 
 
 def begin_variant(prepared: Path, folder: Path, **changed: Any) -> None:
-    """A run in ``folder`` from the data and the base of a prepared one, with these settings changed."""
-    before = Paths(prepared)
-    shutil.copytree(before.base.parent, Paths(folder).base.parent)
-    shutil.copy(before.parts, Paths(folder).parts)
-    run = read_json(before.run)
-    write_json(Paths(folder).run, run | {"settings": run["settings"] | changed})
+    """A run in ``folder`` from the data and the base of a prepared one, with these settings changed.
+
+    Whose the clients' clips are follows the changed settings; everything else of the parts is the prepared run's.
+    """
+    scene = open_scene(prepared)
+    settings = replace(scene.settings, **changed)
+    dealt = make_parts(settings, scene.clips.records)
+    shutil.copytree(scene.paths.base.parent, Paths(folder).base.parent)
+    replace(scene.parts, owners=dealt.owners).write(Paths(folder).parts)
+    write_json(Paths(folder).run, read_json(scene.paths.run) | {"settings": asdict(settings)})
 
 
 def run_base(settings: SimulationSettings, folder: Path, crew: Crew, display: Display, *, upper: bool = True) -> None:
