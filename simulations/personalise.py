@@ -42,7 +42,7 @@ def use_mixture_weights(model: MCOENet, own: FeatureSamples) -> None:
     weights = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)  # (E,) pi
     change = np.log(np.maximum(weights, 1e-6)) - np.log(np.maximum(gate.mean(axis=0), 1e-6))
     with torch.no_grad():
-        model.moe.router.down.bias += torch.from_numpy(change.astype(np.float32))
+        model.moe.router.down.bias.add_(torch.from_numpy(change.astype(np.float32)))
 
 
 def _experts(model: MCOENet, own: FeatureSamples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
