@@ -22,6 +22,7 @@ from mcoe_model.learning.fine_tune import fine_tune
 from mcoe_model.learning.metrics import paired_difference
 from mcoe_model.learning.samples import FeatureSamples
 from mcoe_model.learning.weights import copy_weights, load_model
+from mcoe_model.networks import MCOENet
 from mcoe_model.streams import stream
 from mcoe_model.workers import one_thread
 from simulations.command import command, make_parser, read_request
@@ -129,7 +130,7 @@ def fit_and_test(folder: Path, client: str) -> dict[str, Floats]:
     return found
 
 
-def _correct(model: Any, clips: FeatureSamples) -> Floats:
+def _correct(model: MCOENet, clips: FeatureSamples) -> Floats:
     return _of(evaluate(model, clips).predicted(), clips)
 
 

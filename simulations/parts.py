@@ -30,15 +30,15 @@ LEARNED_SESSIONS = 4
 class Parts:
     """Sequence names of each part, in record order.
 
-    ``owners`` says whose each clip of the clients is: a subject's id, or a client's that mixes several. ``later`` are
-    the clients' own clips of sessions after those that they learn, in the `wearable` design only.
+    ``owners`` says whose each clip of the clients is where clients mix several subjects; empty: its subject's.
+    ``later`` are the clients' own clips of sessions after those that they learn, in the `wearable` design only.
     """
 
     base: tuple[str, ...]
     clients: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
-    owners: tuple[str, ...]
+    owners: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
 
     @property
@@ -70,22 +70,23 @@ def make_parts(settings: SimulationSettings, records: Sequence[SequenceRecord]) 
         training = set(own.training)
         learned = [record for record in records if record.name in training]
         subjects = split_subjects(learned, seed=settings.seed)
-        base, clients = subjects.base + subjects.test[::2], subjects.clients + subjects.test[1::2]
+        base = _names(learned, subjects.base + subjects.test[::2])
+        clients = set(subjects.clients + subjects.test[1::2])
         validation, test = _names(learned, subjects.validation), own.testing
-        base, wearers = _names(learned, base), [record for record in learned if record.subject in set(clients)]
     else:
         subjects = split_subjects(records, seed=settings.seed, fold=int(settings.fold), folds=settings.folds)
+        learned, clients = list(records), set(subjects.clients)
         base, validation, test = (_names(records, getattr(subjects, part)) for part in ("base", "validation", "test"))
-        wearers = [record for record in records if record.subject in set(subjects.clients)]
+    wearers = [record for record in learned if record.subject in clients]
     if settings.design == "wearable":
         later = tuple(record.name for record in wearers if record.take // SESSION_TAKES > LEARNED_SESSIONS)
-        wearers = [record for record in wearers if record.name not in set(later)]
+        wearers = [record for record in wearers if record.take // SESSION_TAKES <= LEARNED_SESSIONS]
     names = tuple(record.name for record in wearers)
     return Parts(base, names, validation, test, _owners(settings, wearers), later)
 
 
 def _owners(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> tuple[str, ...]:
-    """Whose each of the clients' clips is."""
+    """Whose each of the clients' clips is; empty where it is its subject's."""
     clients = len({record.subject for record in records})
     match settings.partition:
         case "iid":
@@ -94,7 +95,7 @@ def _owners(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> 
             labels = [record.class_index for record in records]
             dealt = deal_label_skew(labels, clients, settings.alpha, seed=settings.seed)
         case _:
-            return tuple(record.subject for record in records)
+            return ()
     return tuple(f"mixed-{owner + 1:02d}" for owner in dealt)
 
 

@@ -102,7 +102,7 @@ class Scene:
 
     @cached_property
     def _clients_of(self) -> dict[str, str]:
-        return dict(zip(self.parts.clients, self.parts.owners, strict=True))
+        return dict(zip(self.parts.clients, self.parts.owners, strict=False))
 
     def normalisation(self) -> Normalisation:
         """Measured on the base subjects; SEE's own constants under `published`."""
