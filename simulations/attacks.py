@@ -40,7 +40,7 @@ from mcoe_model.learning.samples import FeatureSamples, Samples
 from mcoe_model.learning.weights import load_model
 from mcoe_model.model_file import ModelCard, Tensors
 from mcoe_model.names import EMOTIONS
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import MCOENet, Network, picture_encoder
 from mcoe_model.streams import stream
 from mcoe_model.tensors import unpack
 from mcoe_model.update import TrainMode, block_norms
@@ -112,7 +112,7 @@ class HostileStore(SubjectStore):
         self._poison = poison
         self._colluding = self._scene.subjects("clients")[:hostile] if poison == "colluding-backdoor" else ()
 
-    def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         clean = super().samples(model, train_mode)
         if not isinstance(clean, FeatureSamples):
             raise McoeError("hostile clients train the head: run with --train head")
@@ -121,7 +121,7 @@ class HostileStore(SubjectStore):
         card, scene = self.model()[1], self._scene
         subjects = self._colluding or (self._subject,)
         indices = [index for subject in subjects for index in scene.indices("clients", subject)]
-        patched = patched_features(model, card, scene.clips.path, indices)
+        patched = patched_features(picture_encoder(model), card, scene.clips.path, indices)
         known = scene.training_samples(model, card, indices) if self._colluding else clean
         assert isinstance(known, FeatureSamples)
         return FeatureSamples(
@@ -221,5 +221,5 @@ def measure(folder: Path, path: Path) -> tuple[float, float, float]:
     said = clean.predicted()  # (N, 7)
     war = float(said[np.arange(len(clean.labels)), clean.labels].mean())
     others = [index for index in scene.indices("test") if scene.clips.records[index].class_index != TARGET]
-    patched = evaluate(model, patched_features(model, card, scene.clips.path, others))
+    patched = evaluate(model, patched_features(picture_encoder(model), card, scene.clips.path, others))
     return war, float(patched.predicted()[:, TARGET].mean()), float(said[clean.labels == VICTIM, DISGUISE].mean())

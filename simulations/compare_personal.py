@@ -20,9 +20,9 @@ from mcoe_model.files import write_json
 from mcoe_model.learning.evaluate import evaluate
 from mcoe_model.learning.fine_tune import fine_tune
 from mcoe_model.learning.metrics import paired_difference
-from mcoe_model.learning.samples import FeatureSamples
+from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.weights import copy_weights, load_model
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network, picture_encoder
 from mcoe_model.streams import stream
 from mcoe_model.workers import one_thread
 from simulations.command import command, make_parser, read_request
@@ -117,7 +117,7 @@ def fit_and_test(folder: Path, client: str) -> dict[str, Floats]:
     said = evaluate(model, later)
     found[REFERENCE] = _of(said.predicted(), later)
     found["class priors"] = _of(with_class_priors(model, own, said).predicted(), later)
-    use_mixture_weights(model, own)
+    use_mixture_weights(picture_encoder(model), own)
     found["mixture weights"] = _correct(model, later)
     model, _ = load_model(path)
     recipe = replace(scene.settings.client_recipe, epochs=FURTHER_EPOCHS)
@@ -130,11 +130,11 @@ def fit_and_test(folder: Path, client: str) -> dict[str, Floats]:
     return found
 
 
-def _correct(model: MCOENet, clips: FeatureSamples) -> Floats:
+def _correct(model: Network, clips: Samples) -> Floats:
     return _of(evaluate(model, clips).predicted(), clips)
 
 
-def _of(predicted: Floats, clips: FeatureSamples) -> Floats:
+def _of(predicted: Floats, clips: Samples) -> Floats:
     right: Floats = predicted[np.arange(len(clips.labels)), clips.labels]
     return right
 

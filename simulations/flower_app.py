@@ -19,7 +19,7 @@ from mcoe_model.learning.continual import ContinualMethod
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.weights import copy_weights, load_model
 from mcoe_model.model_file import ModelCard, Tensors
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 from mcoe_model.tensors import unpack
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from mcoe_model.workers import one_thread
@@ -55,10 +55,10 @@ class SubjectStore:
             return ()
         return tuple(self._scene.clips.records[index].name for index in self._scene.indices("clients", self._subject))
 
-    def model(self) -> tuple[MCOENet, ModelCard]:
+    def model(self) -> tuple[Network, ModelCard]:
         return _resident(self._scene.paths.base)
 
-    def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         """The subject's clips. Where the model sent lacks parts that are the client's own, they go into it first."""
         if self._subject is not None:
             copy_weights(model, personal_tensors(self._scene, self._subject))
@@ -76,12 +76,12 @@ class SubjectStore:
         if self._subject is not None:
             keep_personal(self._scene, self._subject, sent, update)
 
-    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def tried(self, model: Network, train_mode: TrainMode) -> Samples:
         return self.samples(model, train_mode)
 
 
 @lru_cache(maxsize=1)
-def _resident(path: Path) -> tuple[MCOENet, ModelCard]:
+def _resident(path: Path) -> tuple[Network, ModelCard]:
     """One model per process, whatever the number of clients: each task overwrites its weights in place."""
     return load_model(path)
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mcoe_model.learning.fine_tune import fine_tune, middle_window
-from mcoe_model.learning.samples import FeatureSamples
 from mcoe_model.learning.weights import load_model, model_specs, tensors_of
 from mcoe_model.names import EMOTIONS, LIGHTINGS
 from mcoe_model.router_statistics import RouterStatistics
@@ -85,9 +85,10 @@ def route(folder: Path, path: Path, clips: Sequence[int]) -> tuple[Floats, NDArr
     model, card = load_model(path)
     samples = scene.evaluation_samples(model, card, clips)
     positions = list(range(len(clips)))
-    windows = np.stack([middle_window(samples.lengths[position]) for position in positions])
-    routing = model.head(*samples.ends(model, positions, windows, None), routing=True)[1]
-    return routing.gate.detach().numpy().astype(np.float64), routing.chosen.numpy()
+    windows = np.stack([middle_window(model.config.sampling, length) for length in samples.lengths])
+    with torch.inference_mode():
+        _, routing = model.classify(samples.head_inputs(model, positions, windows, None))
+    return routing.gate.numpy().astype(np.float64), routing.chosen.numpy()
 
 
 def update_features(folder: Path, path: Path, clients: Sequence[Client]) -> Floats:
@@ -101,11 +102,10 @@ def update_features(folder: Path, path: Path, clients: Sequence[Client]) -> Floa
     rows = []
     for number, client in enumerate(clients):
         model, card = load_model(path)
-        samples = scene.evaluation_samples(model, card, [int(clip) for clip in client.clips[0]])
-        named = FeatureSamples(tuple(map(str, range(CLIPS))), samples.labels, samples.features)
+        samples = scene.training_samples(model, card, [int(clip) for clip in client.clips[0]])
         before = tensors_of(model)
         keys = (scene.settings.seed, "leakage", client.subject, number)
-        experts = fine_tune(model, named, scene.client_recipe("federated"), train_mode="head", keys=keys)
+        experts = fine_tune(model, samples, scene.client_recipe("federated"), train_mode="head", keys=keys)
         update = make_update(before, tensors_of(model), manifest(model_specs(model), "head", experts))
         named_like = [name for name in sorted(before) if _tells_most(name)]
         rows.append(np.concatenate([update.get(name, np.zeros_like(before[name])) for name in named_like]))

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from mcoe_model.learning.evaluate import Predictions, evaluate
 from mcoe_model.learning.fine_tune import middle_window
-from mcoe_model.learning.samples import FeatureSamples
+from mcoe_model.learning.samples import Samples
 from mcoe_model.names import EMOTIONS
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import MCOENet, Network
 
 #: Clips' worth of the model's own opinion that the counts of a wearer's clips are added to.
 PRIOR_CLIPS = 7.0
 
 
-def with_class_priors(model: MCOENet, own: FeatureSamples, said: Predictions) -> Predictions:
+def with_class_priors(model: Network, own: Samples, said: Predictions) -> Predictions:
     """What the model says, ``said``, with the class priors of the wearer's own clips."""
     believed = evaluate(model, own).mean_softmax().mean(axis=0)  # (c,)
     counts = np.bincount(own.labels, minlength=len(EMOTIONS)) + PRIOR_CLIPS * believed
@@ -35,7 +35,7 @@ def with_class_priors(model: MCOENet, own: FeatureSamples, said: Predictions) ->
     return Predictions(said.names, said.labels, said.clip, said.window, said.probability, logits, said.chosen)
 
 
-def use_mixture_weights(model: MCOENet, own: FeatureSamples) -> None:
+def use_mixture_weights(model: MCOENet, own: Samples) -> None:
     """Change the router's last bias in place to the mixture weights of the wearer's own clips."""
     gate, likelihood = _experts(model, own)  # (n, E) twice
     joint = gate * likelihood
@@ -45,15 +45,15 @@ def use_mixture_weights(model: MCOENet, own: FeatureSamples) -> None:
         model.moe.router.down.bias.add_(torch.from_numpy(change.astype(np.float32)))
 
 
-def _experts(model: MCOENet, own: FeatureSamples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _experts(model: MCOENet, own: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """For the middle window of each clip: the gate, and what each expert alone gives the true class; (n, E) twice."""
     inputs: list[Tensor] = []
     hook = model.moe.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     positions = list(range(len(own.names)))
-    windows = np.stack([middle_window(length) for length in own.lengths])
+    windows = np.stack([middle_window(model.config.sampling, length) for length in own.lengths])
     try:
         with torch.inference_mode():
-            _, routing = model.head(*own.ends(model, positions, windows, None), routing=True)
+            _, routing = model.classify(own.head_inputs(model, positions, windows, None))
             chances = model.moe.all_experts(inputs[0]).softmax(dim=2)  # (n, E, c)
     finally:
         hook.remove()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from mcoe_model.learning.continual import ContinualMethod
 from mcoe_model.learning.samples import Samples
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 from simulations.local_methods.fedprox import FedProx
 from simulations.local_methods.scaffold import Scaffold
 from simulations.scene import Scene
 
 
-def local_method(scene: Scene, client: str, model: MCOENet, samples: Samples) -> ContinualMethod | None:
+def local_method(scene: Scene, client: str, model: Network, samples: Samples) -> ContinualMethod | None:
     """What is added to the loss of a client's steps, for the model that it was sent and its clips."""
     match scene.settings.local_method:
         case "fedprox":

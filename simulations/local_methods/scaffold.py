@@ -21,11 +21,10 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from mcoe_model.learning.fine_tune import middle_window
 from mcoe_model.learning.samples import Samples
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.networks import Network, Routing
 from simulations.local_methods.state import ClientState, current_round
 from simulations.local_methods.terms import no_clips, trained_parameters
 from simulations.scene import Scene
@@ -34,7 +33,7 @@ from simulations.scene import Scene
 class Scaffold:
     """The correction <c - c_i, w> of a client's steps in the newest round, from the ``model`` that it was sent."""
 
-    def __init__(self, model: MCOENet, samples: Samples, scene: Scene, client: str) -> None:
+    def __init__(self, model: Network, samples: Samples, scene: Scene, client: str) -> None:
         clients = scene.subjects("clients")
         state, number = ClientState(scene.paths.folder / "scaffold"), current_round(scene.paths.folder)
         known = {one: kept for one in clients if (kept := state.before(one, number))}  # c_i is 0 for all others
@@ -45,7 +44,7 @@ class Scaffold:
         }
         state.write(client, number, {name: value.numpy() for name, value in _gradient(model, samples).items()})
 
-    def term(self, model: MCOENet, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
+    def term(self, model: Network, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
         """The term (), and no clips; None in the first round."""
         if not self._correction:
             return None
@@ -53,12 +52,12 @@ class Scaffold:
         return sum(products[1:], start=products[0]), no_clips(model)
 
 
-def _gradient(model: MCOENet, samples: Samples) -> dict[str, Tensor]:
+def _gradient(model: Network, samples: Samples) -> dict[str, Tensor]:
     """g_i(x) by name, zero for what no clip used. The model is in evaluation mode."""
     positions = list(range(len(samples.names)))
-    windows = np.stack([middle_window(samples.lengths[position]) for position in positions])  # (n, samples)
-    logits, _ = model.head(*samples.ends(model, positions, windows, None), routing=True)  # (n, 7)
-    loss = cross_entropy(logits, torch.from_numpy(samples.labels))
+    windows = np.stack([middle_window(model.config.sampling, length) for length in samples.lengths])  # (n, samples)
+    logits, _ = model.classify(samples.head_inputs(model, positions, windows, None))  # (n, 7)
+    loss = model.loss(logits, torch.from_numpy(samples.labels))
     parameters = trained_parameters(model)
     found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
     return dict(zip(parameters, found, strict=True))

@@ -92,8 +92,8 @@ def test_scaffold_corrects_from_the_second_round_on_by_the_gradients_of_the_firs
     client = scene.subjects("clients")[0]
     samples = scene.training_samples(model, card, scene.indices("clients", client))
     positions = range(len(samples.names))
-    windows = np.stack([middle_window(length) for length in samples.lengths])
-    logits = model.head(*samples.ends(model, list(positions), windows, None))
+    windows = np.stack([middle_window(model.config.sampling, length) for length in samples.lengths])
+    logits, _ = model.classify(samples.head_inputs(model, list(positions), windows, None))
     cross_entropy(logits, torch.from_numpy(samples.labels)).backward()
     kept = ClientState(scene.paths.folder / "scaffold").before(client, 2)
     for name, parameter in trained_parameters(model).items():

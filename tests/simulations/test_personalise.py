@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mcoe_model.learning.evaluate import evaluate
+from mcoe_model.learning.samples import FeatureSamples
 from mcoe_model.learning.weights import load_model, tensors_of
 from simulations.compare_personal import harmed
 from simulations.personalise import use_mixture_weights, with_class_priors
@@ -19,6 +20,7 @@ def test_class_priors_move_what_is_said_towards_what_the_wearer_shows(prepared_b
     scene = open_scene(prepared_base)
     model, card = load_model(scene.paths.base)
     own = scene.evaluation_samples(model, card, scene.indices("clients"))
+    assert isinstance(own, FeatureSamples)
     always = replace(own, labels=np.full(len(own.labels), 3))
     said = evaluate(model, own)
     before, after = said.mean_softmax(), with_class_priors(model, always, said).mean_softmax()
@@ -30,6 +32,7 @@ def test_mixture_weights_give_an_expert_the_share_that_one_step_of_maximisation_
     scene = open_scene(prepared_base)
     model, card = load_model(scene.paths.base)
     own = scene.evaluation_samples(model, card, scene.indices("clients"))
+    assert isinstance(own, FeatureSamples)
     with torch.no_grad():
         for number, expert in enumerate(model.moe.experts):  # one expert is right about everything
             expert.classifier.bias += 20.0 * (torch.arange(7) == (3 if number == 1 else 4))
