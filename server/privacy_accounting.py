@@ -69,6 +69,7 @@ def _check(noise_multiplier: float, delta: float) -> None:
 #: Why a rule bounds no client's part; of the others that they are not made for it.
 _UNBOUNDED = {
     "expert-weighted-mean": "weighs a client's experts by its gate mass",
+    "routing-consistency": "weighs a client's experts by how its clips were routed",
     "fltrust": "weighs clients by how they compare with the server's own update",
 }
 

@@ -59,10 +59,10 @@ class Answers:
 def arm_answers(folders: Sequence[Path]) -> dict[str, Answers]:
     """What every arm that was run says of the test parts of these runs together."""
     found = [
-        {arm: _answers(scene, names, "test") for arm, names in _names_of(scene).items()}
+        {arm: answers_of(scene, names, "test") for arm, names in _names_of(scene).items()}
         for scene in map(open_scene, folders)
     ]
-    return {arm: _pool([one[arm] for one in found]) for arm in found[0]}
+    return {arm: pool([one[arm] for one in found]) for arm in found[0]}
 
 
 def choose_centralised(folder: Path) -> str | None:
@@ -75,7 +75,7 @@ def validation_score(folder: Path, *names: str) -> Scores | None:
     """What a model, or the mean of several, scored on the validation part, if they were evaluated there."""
     scene = open_scene(folder)
     there = all(scene.paths.predictions(name, "validation").exists() for name in names)
-    return _answers(scene, names, "validation").score() if there else None
+    return answers_of(scene, names, "validation").score() if there else None
 
 
 def gain(answers: Mapping[str, Answers], seed: int) -> dict[str, Any]:
@@ -106,11 +106,11 @@ def random_passes(folders: Sequence[Path], passes: int) -> dict[str, dict[str, f
     drawn: dict[str, list[Scores]] = {}
     for number in range(passes):
         found = [
-            {arm: _answers(scene, names, "test", number) for arm, names in _names_of(scene).items()}
+            {arm: answers_of(scene, names, "test", number) for arm, names in _names_of(scene).items()}
             for scene in map(open_scene, folders)
         ]
         for arm in found[0]:
-            drawn.setdefault(arm, []).append(_pool([one[arm] for one in found]).score())
+            drawn.setdefault(arm, []).append(pool([one[arm] for one in found]).score())
     result = {}
     for arm, scores in drawn.items():
         war, uar = [scored.war for scored in scores], [scored.uar for scored in scores]
@@ -137,7 +137,7 @@ def _names_of(scene: Scene) -> dict[str, list[str]]:
     }
 
 
-def _answers(scene: Scene, names: Sequence[str], part: str, number: int | None = None) -> Answers:
+def answers_of(scene: Scene, names: Sequence[str], part: str, number: int | None = None) -> Answers:
     """What the models of an arm say on average: of every window, or of those that a random pass draws."""
     said = [read_predictions(scene.paths.predictions(name, part)) for name in names]
     records = {record.name: record for record in scene.clips.records}
@@ -157,7 +157,7 @@ def _answers(scene: Scene, names: Sequence[str], part: str, number: int | None =
     )
 
 
-def _pool(answers: Sequence[Answers]) -> Answers:
+def pool(answers: Sequence[Answers]) -> Answers:
     """The answers of several runs as one."""
     softmax = [one.mean_softmax for one in answers if one.mean_softmax is not None]
     return Answers(

@@ -3,8 +3,12 @@
 Letters: F hostile clients of K. A hostile client is the product's own client whose clips, or whose update, are changed:
 
 - ``flip``: every clip has the label of the next emotion (Tolpegin 2020, https://arxiv.org/abs/2007.08432).
+- ``uniform-flip``: every clip has one of the other six labels, drawn once.
+- ``targeted-flip``: `VICTIM` is labelled `DISGUISE`, all else as it is (the same source, section 4).
 - ``backdoor``: beside its own clips it learns them once more with a white patch in a corner, all labelled `TARGET`
   (Gu 2017, https://arxiv.org/abs/1708.06733).
+- ``colluding-backdoor``: the same, and all hostile clients learn each other's clips too, so that their updates lie near
+  to each other and none stands alone.
 - ``boost``: its update is multiplied, as in model replacement (Bagdasaryan 2020, https://arxiv.org/abs/1807.00459,
   section 4.2); infinity means as far as this round's norm bound lets it, which a real attacker does not know.
 
@@ -13,29 +17,31 @@ Differs from the papers: hostile clients take part in every round from the first
 
 from __future__ import annotations
 
+import hashlib
 import math
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
 from client.app import make_client_app
 from mcoe_model.data.cache import Clips, Pictures
 from mcoe_model.errors import McoeError
-from mcoe_model.files import read_json, write_json
 from mcoe_model.learning.evaluate import evaluate
-from mcoe_model.learning.samples import FeatureSamples, Samples, encode_clips
+from mcoe_model.learning.features import cached_features
+from mcoe_model.learning.samples import FeatureSamples, Samples
 from mcoe_model.learning.weights import load_model
-from mcoe_model.model_file import Tensors
+from mcoe_model.model_file import ModelCard, Tensors
 from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import MCOENet, Network, picture_encoder
+from mcoe_model.streams import stream
 from mcoe_model.tensors import unpack
 from mcoe_model.update import TrainMode, block_norms
 from mcoe_model.workers import one_thread
@@ -45,9 +51,11 @@ from server.presence import packed
 from simulations.coordination import coordinate, open_registry
 from simulations.flower_app import SubjectStore, run_folder
 from simulations.local_grid import LOCAL_POLL, LocalGrid
-from simulations.scene import Paths, open_scene
+from simulations.scene import cache_folder, open_scene
 
-Poison = Literal["none", "flip", "backdoor"]
+Poison = Literal["none", "flip", "uniform-flip", "targeted-flip", "backdoor", "colluding-backdoor"]
+#: The targeted flip: what is to be overlooked, and what it is to be taken for.
+VICTIM, DISGUISE = EMOTIONS.index("fear"), EMOTIONS.index("neutral")
 #: What the backdoor's patch shall be taken for.
 TARGET = EMOTIONS.index("happiness")
 #: Side of the patch, as a share of the picture's.
@@ -69,18 +77,24 @@ class Attack:
 @dataclass(frozen=True)
 class Outcome:
     """What a run came to. ``war``: on the test subjects' clips. ``success``: the share of their clips of other
-    emotions that are taken for `TARGET` once they wear the patch. ``rejected`` of ``hostile`` replies were.
+    emotions that are taken for `TARGET` once they wear the patch; ``overlooked``: the share of their clips of `VICTIM`
+    that are taken for `DISGUISE`. ``rejected`` of ``hostile`` replies were.
     """
 
     clients: int
     war: float
     success: float
+    overlooked: float
     hostile: int
     rejected: int
 
 
 class Patched(Clips):
     """Clips with a white patch in the corner of every frame and every event picture."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.sha256 = hashlib.sha256(f"{self.sha256}, patch of {PATCH}".encode()).hexdigest()
 
     def pictures(self, clip: int) -> tuple[Pictures, Pictures]:
         side = math.ceil(PATCH * self.size)
@@ -91,38 +105,54 @@ class Patched(Clips):
 
 
 class HostileStore(SubjectStore):
-    """A subject whose clips are poisoned before they are learned."""
+    """A subject whose clips are poisoned before they are learned; the first ``hostile`` subjects collude."""
 
-    def __init__(self, partition: int, folder: Path, poison: Poison) -> None:
+    def __init__(self, partition: int, folder: Path, poison: Poison, hostile: int = 1) -> None:
         super().__init__(open_scene(folder), partition)
         self._poison = poison
+        self._colluding = self._scene.subjects("clients")[:hostile] if poison == "colluding-backdoor" else ()
 
     def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         clean = super().samples(model, train_mode)
         if not isinstance(clean, FeatureSamples):
             raise McoeError("hostile clients train the head: run with --train head")
-        if self._poison == "flip":
-            return replace(clean, labels=(clean.labels + 1) % len(EMOTIONS))
-        if self._poison == "none":
-            return clean
-        indices = self._scene.indices("clients", self._subject)
-        normalisation = self.model()[1].generation.normalisation
-        patched = _patched(picture_encoder(model), self._scene.clips.path, indices, normalisation)
+        if "backdoor" not in self._poison:
+            return replace(clean, labels=self._labels(clean.labels))
+        card, scene = self.model()[1], self._scene
+        subjects = self._colluding or (self._subject,)
+        indices = [index for subject in subjects for index in scene.indices("clients", subject)]
+        patched = patched_features(picture_encoder(model), card, scene.clips.path, indices)
+        known = scene.training_samples(model, card, indices) if self._colluding else clean
+        assert isinstance(known, FeatureSamples)
         return FeatureSamples(
-            clean.names + patched.names,
-            np.concatenate([clean.labels, np.full(len(patched.names), TARGET)]),
-            clean.features + patched.features,
+            known.names + patched.names,
+            np.concatenate([known.labels, np.full(len(patched.names), TARGET)]),
+            known.features + patched.features,
         )
 
+    def _labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) what the clips are said to show."""
+        match self._poison:
+            case "flip":
+                return (labels + 1) % len(EMOTIONS)
+            case "uniform-flip":
+                drawn = stream(self._scene.settings.seed, self.client_id, "uniform flip")
+                return (labels + drawn.integers(1, len(EMOTIONS), len(labels))) % len(EMOTIONS)
+            case "targeted-flip":
+                return np.where(labels == VICTIM, DISGUISE, labels)
+        return labels
 
-def _patched(model: MCOENet, clips: Path, indices: Sequence[int], normalisation: Any) -> FeatureSamples:
-    return encode_clips(model, Patched(clips), indices, normalisation)
+
+def patched_features(model: MCOENet, card: ModelCard, clips: Path, indices: Sequence[int]) -> FeatureSamples:
+    """Features of the clips with the patch, kept as those of clean clips are: the backbones are frozen."""
+    return cached_features(model, card.generation, Patched(clips), indices, cache_folder() / "features")
 
 
 def _open_store(context: Context) -> SubjectStore:
     one_thread()
     node = context.node_config
-    return HostileStore(int(node["partition-id"]), run_folder(context), str(node["poison"]))  # type: ignore[arg-type]
+    poison, hostile = cast(Poison, node["poison"]), int(node["hostile"])
+    return HostileStore(int(node["partition-id"]), run_folder(context), poison, hostile)
 
 
 _poisoned = make_client_app(_open_store)
@@ -152,17 +182,8 @@ def _boosted(update: Tensors, boost: float) -> ArrayRecord:
     return packed({name: np.asarray(boost * value, value.dtype) for name, value in update.items()})
 
 
-def begin_attack(prepared: Path, folder: Path, **changed: Any) -> None:
-    """A run in ``folder`` from the data and the base of a prepared one, with these settings changed."""
-    before = Paths(prepared)
-    shutil.copytree(before.base.parent, Paths(folder).base.parent)
-    shutil.copy(before.parts, Paths(folder).parts)
-    run = read_json(before.run)
-    write_json(Paths(folder).run, run | {"settings": run["settings"] | changed})
-
-
 def run_attack(folder: Path, attack: Attack, pool: ProcessPoolExecutor) -> Outcome:
-    """The rounds of a run that `begin_attack` made, the first clients of which are hostile, and what they came to."""
+    """The rounds of a run that `begin_variant` made, the first clients of which are hostile, and what they came to."""
     scene = open_scene(folder)
     subjects = scene.subjects("clients")
     nodes = [_node(partition, attack) for partition in range(len(subjects))]
@@ -176,8 +197,8 @@ def run_attack(folder: Path, attack: Attack, pool: ProcessPoolExecutor) -> Outco
     with closing(LocalGrid(APP, nodes, {"run-folder": str(folder)}, pool)) as grid:
         coordinate(grid, folder, watch, poll=LOCAL_POLL)
     newest = open_registry(folder).newest_model()
-    war, success = pool.submit(measure, folder, scene.paths.models / f"{newest}.safetensors").result()
-    return Outcome(len(subjects), war, success, len(verdicts), sum(verdicts))
+    measured = pool.submit(measure, folder, scene.paths.models / f"{newest}.safetensors").result()
+    return Outcome(len(subjects), *measured, len(verdicts), sum(verdicts))
 
 
 def _node(partition: int, attack: Attack) -> dict[str, Any]:
@@ -186,15 +207,19 @@ def _node(partition: int, attack: Attack) -> dict[str, Any]:
         "partition-id": partition,
         "poison": attack.poison if poisons else "none",
         "boost": attack.boost if poisons else 1.0,
+        "hostile": attack.hostile,
     }
 
 
-def measure(folder: Path, path: Path) -> tuple[float, float]:
-    """A model's WAR on the test subjects' clips, and the success of the patch on those that are not of its emotion."""
+def measure(folder: Path, path: Path) -> tuple[float, float, float]:
+    """A model's WAR on the test subjects' clips, the success of the patch on those that are not of its emotion, and the
+    share of `VICTIM` that is taken for `DISGUISE`.
+    """
     scene = open_scene(folder)
     model, card = load_model(path)
     clean = evaluate(model, scene.evaluation_samples(model, card, scene.indices("test")))
-    war = float(clean.predicted()[np.arange(len(clean.labels)), clean.labels].mean())
+    said = clean.predicted()  # (N, 7)
+    war = float(said[np.arange(len(clean.labels)), clean.labels].mean())
     others = [index for index in scene.indices("test") if scene.clips.records[index].class_index != TARGET]
-    patched = evaluate(model, _patched(picture_encoder(model), scene.clips.path, others, card.generation.normalisation))
-    return war, float(patched.predicted()[:, TARGET].mean())
+    patched = evaluate(model, patched_features(picture_encoder(model), card, scene.clips.path, others))
+    return war, float(patched.predicted()[:, TARGET].mean()), float(said[clean.labels == VICTIM, DISGUISE].mean())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mcoe_model.errors import ExitCode, McoeError, NotResumable, SettingsError
 from mcoe_model.files import read_json
@@ -48,29 +49,38 @@ class Request:
     folder: Path
     resumed: bool
     as_json: bool
+    own: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def read_request(parser: argparse.ArgumentParser, arguments: list[str] | None) -> Request | None:
+def read_request(
+    parser: argparse.ArgumentParser, arguments: list[str] | None, own: Mapping[str, Any] | None = None
+) -> Request | None:
     """The settings of a new run or of the one to resume; None when they were only to be printed.
 
-    Raises SettingsError, DataMissing or NotResumable.
+    ``own``: flags of this command alone, beside the settings, with their defaults. Raises SettingsError, DataMissing
+    or NotResumable.
     """
     flags = vars(parser.parse_args(arguments))
+    given_own = {name: flags.pop(name) for name in own or {}}
     config, print_config, scale, out, resume, as_json = (
         flags.pop(name) for name in ("config", "print_config", "scale", "out", "resume", "json")
     )
     if resume is not None:
-        given = [f"--{name.replace('_', '-')}" for name, value in {**flags, "out": out}.items() if value is not None]
+        everything = {**flags, **given_own, "out": out}
+        given = [f"--{name.replace('_', '-')}" for name, value in everything.items() if value is not None]
         if given or config:
             named = ", ".join(given) or "--config"
             raise SettingsError([f"--resume takes its settings from the run; leave out {named}"])
-        return Request(_stored_settings(resume), resume, True, as_json)
+        settings = _stored_settings(resume)
+        stored = read_json(Paths(resume).run).get("own", {}) if own else {}
+        return Request(settings, resume.absolute(), True, as_json, stored)
     settings = make_settings(scale, read_toml(config) if config else {}, flags)
     if print_config:
         print(settings.to_toml(), end="")
         return None
     folder = out or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{settings.model}"
-    return Request(settings, folder.absolute(), False, as_json)
+    chosen = {name: default if given_own[name] is None else given_own[name] for name, default in (own or {}).items()}
+    return Request(settings, folder.absolute(), False, as_json, chosen)
 
 
 def command(main: Callable[[], None]) -> None:

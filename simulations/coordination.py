@@ -9,7 +9,6 @@ from flwr.serverapp import Grid
 
 from mcoe_model.model_file import read_model
 from server.acceptance import Rejected
-from server.aggregation.rule import RuleSettings
 from server.app import Coordinator, Event, Policy, ReplyJudged, RoundEnded, RoundOpened
 from server.presence import Presence
 from server.registry import Registry
@@ -33,7 +32,7 @@ def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None], poll: f
         fine_tune=scene.client_recipe("federated"),
         train_mode=scene.settings.train,
         rule=scene.settings.rule,
-        rule_settings=RuleSettings(faulty=scene.settings.faulty),
+        rule_settings=scene.settings.rule_settings(),
         schedule=scene.settings.schedule,
         rounds=scene.settings.rounds,
         seed=scene.settings.seed,

@@ -144,7 +144,7 @@ def run(folder: Path, display: Display) -> dict[str, Any]:
         if len(scene.settings.rates) > 1:
             _tune(crew, folder, display)
         running += _start_baselines(crew, folder, "test")
-        _run_rounds(crew, folder, display)
+        run_rounds(crew, folder, display)
         for future in running:
             future.result()
         _evaluate(crew, folder)
@@ -181,15 +181,15 @@ def _tune(crew: Crew, folder: Path, display: Display) -> None:
         with display.within(name):
             running = _start_baselines(crew, trial, "validation")
             try:
-                _run_rounds(crew, trial, display)
+                run_rounds(crew, trial, display)
             except RoundFailed as fault:  # a rate at which training diverges is a trial that is lost
                 display.say(f"[yellow]Trial {name}: federated training failed: {escape(str(fault))}[/yellow]")
             for future in running:
                 future.result()
             last = f"round-{open_scene(trial).settings.rounds}"
-            paths = {arm: Paths(trial).arm(arm) for arm in CENTRALISED} | {last: _published(trial).get(last)}
+            paths = {arm: Paths(trial).arm(arm) for arm in CENTRALISED} | {last: published(trial).get(last)}
             jobs = [(model, "validation", path) for model, path in paths.items() if path and path.exists()]
-            _evaluate_all(crew, trial, "evaluate on validation", jobs)
+            evaluate_all(crew, trial, "evaluate on validation", jobs)
     record(folder, trials)
 
 
@@ -211,7 +211,8 @@ def _start_baselines(crew: Crew, folder: Path, part: str) -> list[Future[None]]:
     return jobs + (crew.start_each("each client alone", alone, folder) if alone else [])
 
 
-def _run_rounds(crew: Crew, folder: Path, display: Display) -> None:
+def run_rounds(crew: Crew, folder: Path, display: Display) -> None:
+    """Every round of a prepared run that is not published yet. Raises RoundFailed."""
     scene = open_scene(folder)
     if scene.settings.engine == "ray":
         run_on_flower(folder, display.phase("federated rounds"))
@@ -246,24 +247,25 @@ def _watcher(rounds: int, display: Display) -> Callable[[Event], None]:
 def _evaluate(crew: Crew, folder: Path) -> None:
     """Predictions of rounds' models on validation (CURVE_POINTS of them), and of every arm's on validation and test."""
     scene = open_scene(folder)
-    paths = _published(folder)
+    paths = published(folder)
     arms = {arm: scene.paths.arm(arm) for arm in ("base", *CENTRALISED, "all_data") if scene.paths.arm(arm).exists()}
     last = f"round-{scene.settings.rounds}"
     step = math.ceil(len(paths) / CURVE_POINTS)
     curve = {name: path for number, (name, path) in enumerate(paths.items(), 1) if number % step == 0 or name == last}
     choosing = [(name, "validation", path) for name, path in {**arms, **curve}.items()]
-    _evaluate_all(crew, folder, "evaluate on validation", choosing)
+    evaluate_all(crew, folder, "evaluate on validation", choosing)
     arms = {arm: path for arm, path in arms.items() if arm not in CENTRALISED or arm == choose_centralised(folder)}
-    _evaluate_all(crew, folder, "evaluate on test", [(n, "test", p) for n, p in {**arms, last: paths[last]}.items()])
+    evaluate_all(crew, folder, "evaluate on test", [(n, "test", p) for n, p in {**arms, last: paths[last]}.items()])
 
 
-def _published(folder: Path) -> dict[str, Path]:
+def published(folder: Path) -> dict[str, Path]:
     """The model of every round, in their order, by the name of its predictions."""
     rows = [row for row in open_registry(folder).rounds() if row.state == PUBLISHED]
     return {f"round-{row.number}": Paths(folder).models / f"{row.published_sha256}.safetensors" for row in rows}
 
 
-def _evaluate_all(crew: Crew, folder: Path, phase: str, wanted: list[tuple[str, str, Path]]) -> None:
+def evaluate_all(crew: Crew, folder: Path, phase: str, wanted: list[tuple[str, str, Path]]) -> None:
+    """Predictions of models (name, part, file), those that are not there yet."""
     paths = Paths(folder)
     jobs = [(evaluate_model, *job) for job in wanted if not paths.predictions(job[0], job[1]).exists()]
     for future in crew.start_each(phase, jobs, folder) if jobs else []:

@@ -7,20 +7,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import Context, Message, MessageType
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import make_client_app
+from mcoe_model.learning.continual import ContinualMethod
 from mcoe_model.learning.samples import Samples
-from mcoe_model.learning.weights import load_model
-from mcoe_model.model_file import ModelCard
+from mcoe_model.learning.weights import copy_weights, load_model
+from mcoe_model.model_file import ModelCard, Tensors
 from mcoe_model.networks import Network
+from mcoe_model.tensors import unpack
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from mcoe_model.workers import one_thread
 from simulations.coordination import coordinate, say_events
+from simulations.local_methods import local_method
+from simulations.local_methods.personal import keep_personal, personal_tensors
 from simulations.scene import Scene, cache_folder, open_scene
 
 #: Seconds in which the number of nodes must not have changed.
@@ -40,6 +45,11 @@ class SubjectStore:
     def learns(self) -> tuple[TrainMode, ...]:
         return TRAIN_MODES
 
+    @property
+    def has_own(self) -> bool:
+        """Whether parts of the model are the client's own."""
+        return self._scene.settings.local_method.startswith("personal-")
+
     def clip_names(self) -> tuple[str, ...]:
         if self._subject is None:
             return ()
@@ -49,10 +59,22 @@ class SubjectStore:
         return _resident(self._scene.paths.base)
 
     def samples(self, model: Network, train_mode: TrainMode) -> Samples:
+        """The subject's clips. Where the model sent lacks parts that are the client's own, they go into it first."""
+        if self._subject is not None:
+            copy_weights(model, personal_tensors(self._scene, self._subject))
         return self._scene.training_samples(model, self.model()[1], self._scene.indices("clients", self._subject))
 
-    def method(self) -> None:
-        """Nothing: a subject's clips are all learned in every round."""
+    def method(self) -> ContinualMethod | None:
+        """What the run's local method adds; without one nothing, for all clips are learned in every round."""
+        if self._subject is None or self._scene.settings.local_method == "none":
+            return None
+        model = self.model()[0]
+        return local_method(self._scene, self._subject, model, self.samples(model, "head"))
+
+    def keep(self, sent: Tensors, update: Tensors) -> None:
+        """Keep what is the client's own of the model that it trained."""
+        if self._subject is not None:
+            keep_personal(self._scene, self._subject, sent, update)
 
     def tried(self, model: Network, train_mode: TrainMode) -> Samples:
         return self.samples(model, train_mode)
@@ -75,7 +97,18 @@ def run_folder(context: Context) -> Path:
     return Path(named) if named else cache_folder() / "flower-runs" / str(context.run_id)
 
 
-client_app = make_client_app(_open_store)
+def _keep_own(message: Message, context: Context, answer: Callable[[Message, Context], Message]) -> Message:
+    """Keep a client's own parts of what it has trained, in a run that has any."""
+    reply = answer(message, context)
+    if message.metadata.message_type == MessageType.TRAIN and reply.has_content():
+        store = _open_store(context)
+        if store.has_own:
+            sent, update = message.content.array_records["model"], reply.content.array_records["update"]
+            store.keep(unpack(sent["tensors"].data), unpack(update["tensors"].data))
+    return reply
+
+
+client_app = make_client_app(_open_store, mods=[_keep_own])
 server_app = ServerApp()
 
 

@@ -8,23 +8,38 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mcoe_model.data.partition import SubjectOverlap, published_split, split_subjects
+from mcoe_model.data.partition import (
+    SubjectOverlap,
+    deal_iid,
+    deal_label_skew,
+    published_split,
+    split_subjects,
+)
 from mcoe_model.data.see import SequenceRecord
+from mcoe_model.data.synthetic.design import SESSION_TAKES
 from mcoe_model.errors import TooFewSubjects
 from mcoe_model.files import write_json
 from simulations.settings import SimulationSettings
 
 PARTS = ("base", "clients", "validation", "test")
+#: Sessions of a synthetic wearer that are learned; what comes after them is `later`.
+LEARNED_SESSIONS = 4
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Sequence names of each part, in record order."""
+    """Sequence names of each part, in record order.
+
+    ``owners`` says whose each clip of the clients is where clients mix several subjects; empty: its subject's.
+    ``later`` are the clients' own clips of sessions after those that they learn, in the `wearable` design only.
+    """
 
     base: tuple[str, ...]
     clients: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+    owners: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -40,12 +55,14 @@ class Parts:
 
 
 def make_parts(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> Parts:
-    """Divide the sequences as the protocol says.
+    """Divide the sequences as the protocol says, and the clients' among them as the partition does.
 
     `unseen-subjects`: by subject; nobody is in two parts. `published`: the test is SEE's own, by sequence, which shares
     most of its subjects with training; base, clients and validation are different subjects' training sequences.
-    Raises TooFewSubjects.
+    With the `wearable` design the clients' last two sessions are set aside as `later`.
+    Raises TooFewSubjects, and SettingsError for a label skew that leaves clients without clips.
     """
+    later: tuple[str, ...] = ()
     if settings.protocol == "published":
         own = published_split(records)
         if not own.training or not own.testing:
@@ -53,14 +70,33 @@ def make_parts(settings: SimulationSettings, records: Sequence[SequenceRecord]) 
         training = set(own.training)
         learned = [record for record in records if record.name in training]
         subjects = split_subjects(learned, seed=settings.seed)
-        return Parts(
-            _names(learned, subjects.base + subjects.test[::2]),
-            _names(learned, subjects.clients + subjects.test[1::2]),
-            _names(learned, subjects.validation),
-            own.testing,
-        )
-    subjects = split_subjects(records, seed=settings.seed, fold=int(settings.fold), folds=settings.folds)
-    return Parts(*(_names(records, getattr(subjects, part)) for part in PARTS))
+        base = _names(learned, subjects.base + subjects.test[::2])
+        clients = set(subjects.clients + subjects.test[1::2])
+        validation, test = _names(learned, subjects.validation), own.testing
+    else:
+        subjects = split_subjects(records, seed=settings.seed, fold=int(settings.fold), folds=settings.folds)
+        learned, clients = list(records), set(subjects.clients)
+        base, validation, test = (_names(records, getattr(subjects, part)) for part in ("base", "validation", "test"))
+    wearers = [record for record in learned if record.subject in clients]
+    if settings.design == "wearable":
+        later = tuple(record.name for record in wearers if record.take // SESSION_TAKES > LEARNED_SESSIONS)
+        wearers = [record for record in wearers if record.take // SESSION_TAKES <= LEARNED_SESSIONS]
+    names = tuple(record.name for record in wearers)
+    return Parts(base, names, validation, test, _owners(settings, wearers), later)
+
+
+def _owners(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> tuple[str, ...]:
+    """Whose each of the clients' clips is; empty where it is its subject's."""
+    clients = len({record.subject for record in records})
+    match settings.partition:
+        case "iid":
+            dealt = deal_iid([record.name for record in records], clients, seed=settings.seed)
+        case "label-skew":
+            labels = [record.class_index for record in records]
+            dealt = deal_label_skew(labels, clients, settings.alpha, seed=settings.seed)
+        case _:
+            return ()
+    return tuple(f"mixed-{owner + 1:02d}" for owner in dealt)
 
 
 def subject_overlap(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> SubjectOverlap | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -83,17 +83,26 @@ class Scene:
     parts: Parts
 
     def indices(self, part: str, subject: str | None = None) -> tuple[int, ...]:
-        """The clips of a part, or of one subject in it, in record order."""
+        """The clips of a part, or of one subject (or client) in it, in record order."""
         names = set(getattr(self.parts, part))
         return tuple(
             index
             for index, record in enumerate(self.clips.records)
-            if record.name in names and subject in (None, record.subject)
+            if record.name in names and subject in (None, self._owner(index))
         )
 
     def subjects(self, part: str) -> tuple[str, ...]:
-        """The subjects that have clips in a part, in ascending order."""
-        return tuple(sorted({self.clips.records[index].subject for index in self.indices(part)}))
+        """The subjects that have clips in a part, or the clients, in ascending order."""
+        return tuple(sorted({self._owner(index) for index in self.indices(part)}))
+
+    def _owner(self, index: int) -> str:
+        """Whose a clip is: the client's that learns it, else its subject's."""
+        record = self.clips.records[index]
+        return self._clients_of.get(record.name, record.subject)
+
+    @cached_property
+    def _clients_of(self) -> dict[str, str]:
+        return dict(zip(self.parts.clients, self.parts.owners, strict=False))
 
     def normalisation(self) -> Normalisation:
         """Measured on the base subjects; SEE's own constants under `published`."""

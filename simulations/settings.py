@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mcoe_model.data.synthetic.settings import SyntheticSettings
+from mcoe_model.data.synthetic.settings import DESIGNS, SyntheticSettings
 from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.settings import FineTuneSettings, Recipe, Schedule
 from mcoe_model.networks.mcoe import McoeConfig
@@ -20,10 +20,13 @@ from mcoe_model.networks.presets import PRESETS
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
 from server.aggregation.optimiser import OPTIMISERS, OptimiserName, OptimiserSettings
+from server.aggregation.rule import ROUTER_MODES, RouterMode, RuleSettings
 
 Protocol = Literal["unseen-subjects", "published"]
 Engine = Literal["local", "ray"]
 Baselines = Literal["auto", "on", "off"]
+Partition = Literal["subject", "iid", "label-skew"]
+LocalMethod = Literal["none", "fedprox", "scaffold", "personal-router", "personal-experts"]
 
 #: Rules that need nothing which a simulation does not have.
 SIMULATED_RULES = tuple(name for name, rule in RULES.items() if not rule.needs_reference)
@@ -46,6 +49,9 @@ class SimulationSettings:
     data: str = _setting("", "SEE folder (event/, frame/, emotion.json); without one, synthetic data are made once")
     subjects: int = _setting(32, "subjects of the synthetic set")
     sequences: int = _setting(14, "sequences per synthetic subject at most; 0: SEE's own counts")
+    design: str = _setting("see-like", f"design of the synthetic set: {', '.join(DESIGNS)}")
+    partition: Partition = _setting("subject", "whose the clients' clips are: subject, iid or label-skew")
+    alpha: float = _setting(0.3, "with label-skew: Dirichlet's alpha; the smaller, the fewer emotions a client has")
     size: int = _setting(0, "side of the pictures in pixels; 0: the model's own")
     model: str = _setting("mcoe-tiny", f"preset: {', '.join(PRESETS)}")
     base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
@@ -60,6 +66,12 @@ class SimulationSettings:
     schedule: Schedule = _setting("step", "constant, step (x 0.94 a round), slow-step (x 0.9 every 40) or cosine")
     train: TrainMode = _setting("full", "head (frozen backbones, cached features) or full")
     rule: str = _setting("weighted-mean", f"aggregation rule: {', '.join(SIMULATED_RULES)}")
+    router: RouterMode = _setting("averaged", f"what becomes of the router: {', '.join(ROUTER_MODES)}")
+    balance: float = _setting(0.01, "weight of the load-balancing term over experts on a client; 0: none")
+    local_method: LocalMethod = _setting(
+        "none", f"what a client's training adds, with --train head: {', '.join(get_args(LocalMethod))}"
+    )
+    proximal: float = _setting(0.1, "with fedprox: mu, how strongly a client is held to the model that it was sent")
     faulty: int = _setting(1, "clients that a robust rule assumes to be hostile")
     server_optimiser: OptimiserName = _setting("none", f"step along what the rule made: {', '.join(OPTIMISERS)}")
     server_lr: float = _setting(0.0, "learning rate of the server's optimiser; 0: 1 with fedavgm, 0.01 with fedadam")
@@ -91,9 +103,13 @@ class SimulationSettings:
             "protocol": get_args(Protocol),
             "engine": get_args(Engine),
             "baselines": get_args(Baselines),
+            "design": DESIGNS,
+            "partition": get_args(Partition),
+            "local_method": get_args(LocalMethod),
         }.items():
             if getattr(self, name) not in choices:
-                found.append(f"--{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+                flag = f"--{name.replace('_', '-')}"
+                found.append(f"{flag} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         at_least = {"rounds": 1, "base_epochs": 0, "folds": 2, "workers": 0, "passes": 0, "seed": 0, "faulty": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -105,6 +121,14 @@ class SimulationSettings:
         if self.base == "scratch" and self.train == "head":
             found.append("--train head needs a trained base: frozen random backbones make features that say nothing; "
                          "use --train full, or --base train")
+        if self.local_method != "none" and self.train == "full":
+            found.append(f"--local-method {self.local_method} trains the head: add --train head")
+        if not 0 < self.alpha < math.inf:
+            found.append(f"--alpha must be above 0 and finite, not {self.alpha}")
+        if not 0 <= self.proximal < math.inf:
+            found.append(f"--proximal must not be negative and be finite, not {self.proximal}")
+        if self.data and self.design != "see-like":
+            found.append(f"--design {self.design} is of synthetic data; leave out --data")
         if self.cohort != "all" and not _is_cohort(self.cohort):
             found.append(f"--cohort must be 'all', a whole number or a share between 0 and 1, not {self.cohort!r}")
         if self.size and not 16 <= self.size <= 512:
@@ -114,7 +138,7 @@ class SimulationSettings:
             found.append(f"--size must be 0: {self.model} takes pictures of {config.input_size} pixels only")
         if self.imagenet and config and not isinstance(config, McoeConfig):
             found.append(f"--imagenet has weights of ResNet-18, which {self.model} does not contain; leave it out")
-        for build in (lambda: self.rates, self._fine_tune, self._synthetic, lambda: self.optimiser):
+        for build in (lambda: self.rates, self._fine_tune, self._synthetic, lambda: self.optimiser, self.rule_settings):
             try:
                 build()
             except SettingsError as fault:
@@ -122,7 +146,7 @@ class SimulationSettings:
         return found
 
     def _fine_tune(self) -> FineTuneSettings:
-        return FineTuneSettings(epochs=self.local_epochs, batch_size=self.batch_size, learning_rate=self.lr)
+        return FineTuneSettings(self.local_epochs, self.batch_size, self.lr, balance=self.balance)
 
     def _synthetic(self) -> SyntheticSettings | None:
         if self.data:
@@ -131,6 +155,7 @@ class SimulationSettings:
             subjects=self.subjects,
             sequences=self.sequences or None,
             size=self.picture_size if self.model in PRESETS else 64,
+            design=self.design if self.design in DESIGNS else "see-like",
             seed=self.seed,
         )
 
@@ -184,6 +209,10 @@ class SimulationSettings:
             batch_norm="running" if self.base == "scratch" else "frozen",
             augment=self.train == "full" and self.protocol != "published",
         )
+
+    def rule_settings(self) -> RuleSettings:
+        """Bounds of the aggregation rule."""
+        return RuleSettings(faulty=self.faulty, router=self.router)
 
     @property
     def optimiser(self) -> OptimiserSettings:

@@ -121,6 +121,49 @@ def published_split(records: Iterable[SequenceRecord]) -> PublishedSplit:
     )
 
 
+def deal_iid(names: Sequence[str], clients: int, *, seed: int) -> tuple[int, ...]:
+    """The client, 0..clients-1, of each sequence: dealt out like cards, so that all clients' clips are alike.
+
+    Raises TooFewSubjects for fewer sequences than clients.
+    """
+    _enough(names, clients)
+    order = stream(seed, "partition iid").permutation(len(names))
+    owners = np.empty(len(names), np.int64)
+    owners[order] = np.arange(len(names)) % clients
+    return tuple(int(owner) for owner in owners)
+
+
+def deal_label_skew(labels: Sequence[int], clients: int, alpha: float, *, seed: int) -> tuple[int, ...]:
+    """The client of each sequence with this label: a label's clips fall to the clients in shares that are drawn from
+    Dirichlet(alpha, ..., alpha); 0.1 leaves most clients with one or two labels, 100 is nearly iid.
+
+    Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution", section 3
+    (https://arxiv.org/abs/1909.06335). Differs: drawn per label over the clients, as Li et al. 2022 do
+    (https://arxiv.org/abs/2102.02079, section 3.2), so that every clip is used once. Draws in which a client has
+    nothing are drawn again. Raises SettingsError for an alpha that is not above 0, or so small that none of 1000 does,
+    and TooFewSubjects for fewer sequences than clients.
+    """
+    if not 0 < alpha < float("inf"):
+        raise SettingsError([f"alpha must be above 0 and finite, not {alpha}"])
+    _enough(labels, clients)
+    of = np.asarray(labels)
+    for attempt in range(1000):
+        generator = stream(seed, "partition label skew", attempt)
+        owners = np.empty(len(of), np.int64)
+        for label in np.unique(of):
+            clips = generator.permutation(np.flatnonzero(of == label))
+            edges = np.cumsum(generator.dirichlet(np.full(clients, alpha))) * len(clips)
+            owners[clips] = np.searchsorted(edges[:-1], np.arange(len(clips)), side="right")
+        if len(np.unique(owners)) == clients:
+            return tuple(int(owner) for owner in owners)
+    raise SettingsError([f"an alpha of {alpha:g} leaves some of {clients} clients without clips; take a larger one"])
+
+
+def _enough(clips: Sequence[object], clients: int) -> None:
+    if len(clips) < clients:
+        raise TooFewSubjects(f"{len(clips)} sequences are too few for {clients} clients")
+
+
 def write_split(path: Path, split: Split) -> None:
     """Write a fold file: JSON, one list of subjects per part."""
     write_json(path, asdict(split))

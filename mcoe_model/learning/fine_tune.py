@@ -147,7 +147,7 @@ def measure(model: Network, samples: Samples, *, batch_size: int = 64) -> Measur
     with torch.inference_mode():
         for start in range(0, len(samples.names), batch_size):
             positions = np.arange(start, min(start + batch_size, len(samples.names)))
-            windows = np.stack([_middle_window(model.config.sampling, samples.lengths[p]) for p in positions])
+            windows = np.stack([middle_window(model.config.sampling, samples.lengths[p]) for p in positions])
             logits, routing = model.classify(samples.head_inputs(model, positions.tolist(), windows, None))
             labels = torch.from_numpy(samples.labels[positions])  # (B,)
             total += float(cross_entropy(logits, labels, reduction="sum"))
@@ -210,7 +210,8 @@ def _imbalance(routing: Routing, load: Tensor | None) -> Tensor:
     return experts * (load * gate.mean(dim=0)).sum()
 
 
-def _middle_window(sampling: Sampling, length: int) -> NDArray[np.int64]:
+def middle_window(sampling: Sampling, length: int) -> NDArray[np.int64]:
+    """The middle window of a clip's sampling law: (samples,) picture numbers."""
     windows: NDArray[np.int64] = sampling.law(length).windows
     middle: NDArray[np.int64] = windows[len(windows) // 2]
     return middle

@@ -22,6 +22,7 @@ from server.aggregation.krum import Krum
 from server.aggregation.median import Median
 from server.aggregation.multi_krum import MultiKrum
 from server.aggregation.router import agreement, is_router
+from server.aggregation.routing_consistency import RoutingConsistency
 from server.aggregation.rule import Contribution, Rule, RuleSettings
 from server.aggregation.staleness import staleness_scales
 from server.aggregation.trimmed_mean import TrimmedMean
@@ -31,7 +32,16 @@ from server.spool import SpooledUpdate, open_update
 #: The rules that need no more than their settings. `PrivateMean` is made anew for every round, with the round's key.
 RULES: Mapping[str, Rule] = {
     rule.name: rule
-    for rule in (WeightedMean(), ExpertWeightedMean(), Median(), TrimmedMean(), Krum(), MultiKrum(), FLTrust())
+    for rule in (
+        WeightedMean(),
+        ExpertWeightedMean(),
+        RoutingConsistency(),
+        Median(),
+        TrimmedMean(),
+        Krum(),
+        MultiKrum(),
+        FLTrust(),
+    )
 }
 
 

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from see_folder import SeeFolder
 
 from mcoe_model.data.cache import open_clips
-from mcoe_model.data.partition import Split, published_split, read_split, split_subjects, write_split
+from mcoe_model.data.partition import (
+    Split,
+    deal_iid,
+    deal_label_skew,
+    published_split,
+    read_split,
+    split_subjects,
+    write_split,
+)
 from mcoe_model.data.sampling import window_law
 from mcoe_model.data.see import SequenceRecord
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError, TooFewSubjects
@@ -216,3 +224,32 @@ def test_fold_files_that_cannot_be_used(published: list[SequenceRecord], tmp_pat
     path.write_text(json.dumps({**good(published), "clients": []}))
     with pytest.raises(TooFewSubjects, match="nobody in clients"):
         read_split(path, published)
+
+
+@given(st.integers(1, 30), st.integers(0, 60), st.integers(0, 5))
+def test_dealing_iid_gives_every_client_as_many(clients: int, more: int, seed: int) -> None:
+    owners = deal_iid([f"clip {number}" for number in range(clients + more)], clients, seed=seed)
+    sizes = np.bincount(owners, minlength=clients)
+    assert len(sizes) == clients and sizes.max() - sizes.min() <= 1
+
+
+def test_a_small_alpha_leaves_clients_few_labels_and_a_large_one_all() -> None:
+    labels = [number % 7 for number in range(700)]
+    shares = {}
+    for alpha in (0.1, 1000.0):
+        owners = np.array(deal_label_skew(labels, 10, alpha, seed=1))
+        counts = np.array([np.bincount(np.array(labels)[owners == client], minlength=7) for client in range(10)])
+        assert counts.sum() == 700 and (counts.sum(axis=1) > 0).all()
+        shares[alpha] = (counts.max(axis=1) / counts.sum(axis=1)).mean()
+    assert shares[0.1] > 0.5 and shares[1000.0] < 0.2
+    assert deal_label_skew(labels, 10, 0.1, seed=1) == deal_label_skew(labels, 10, 0.1, seed=1)
+    assert deal_label_skew(labels, 10, 0.1, seed=1) != deal_label_skew(labels, 10, 0.1, seed=2)
+
+
+def test_dealings_that_leave_somebody_without_clips_are_refused() -> None:
+    with pytest.raises(TooFewSubjects, match="2 sequences are too few for 3 clients"):
+        deal_iid(["a", "b"], 3, seed=0)
+    with pytest.raises(SettingsError, match="leaves some of 7 clients without clips"):
+        deal_label_skew([0] * 7, 7, 1e-3, seed=0)
+    with pytest.raises(SettingsError, match="alpha"):
+        deal_label_skew([0, 1], 2, 0.0, seed=0)

@@ -53,6 +53,28 @@ def test_expert_weighted_mean_weighs_an_expert_by_gate_mass_with_cap_and_kappa(t
         np.testing.assert_array_equal(after[name], plain[name])
 
 
+def test_routing_consistency_weighs_an_expert_by_how_alike_its_clients_lean_on_it(tmp_path: Path) -> None:
+    masses = [(5.0, 5.0, 0.0, 0.0), (1.0, 0.0, 9.0, 0.0), (30.0, 10.0, 0.0, 0.0), (10.0, 0.0, 0.0, 0.0)]
+    contributions = sent([(0, 1), (0, 2), (0, 1), (0,)], examples=[10, 10, 40, 10], masses=masses)
+    after = combine(tmp_path, contributions, "routing-consistency")
+    shares = np.array(masses) / np.array([[10], [10], [40], [10]])
+    mean = shares.mean(axis=0)
+    for expert, senders in ((0, (0, 1, 2, 3)), (1, (0, 2)), (2, (1,))):
+        name = f"moe.experts.{expert}.weight"
+        weights = [min(shares[k, expert], mean[expert]) / max(shares[k, expert], mean[expert]) for k in senders]
+        total = sum(w * contributions[k][1][name].astype(np.float64) for w, k in zip(weights, senders, strict=True))
+        np.testing.assert_allclose(after[name], stepped(name, total / sum(weights)), rtol=1e-6)
+    plain = combine(tmp_path, contributions, "weighted-mean")
+    for name in SHARED:
+        np.testing.assert_array_equal(after[name], plain[name])
+
+
+def test_an_expert_without_any_gate_mass_keeps_its_value_under_routing_consistency(tmp_path: Path) -> None:
+    contributions = sent([(0,), (0,)], masses=[(0.0, 10.0, 0.0, 0.0)] * 2)
+    after = combine(tmp_path, contributions, "routing-consistency")
+    np.testing.assert_array_equal(after["moe.experts.0.weight"], toy_model()["moe.experts.0.weight"])
+
+
 def test_kappa_pulls_a_rarely_used_expert_towards_its_old_value(tmp_path: Path) -> None:
     contributions = sent([(0,)], examples=[1], masses=[(0.01, 0.99, 0.0, 0.0)])
     moved = {}

@@ -84,3 +84,14 @@ def test_cohorts_that_mean_something_are_accepted(cohort):
 def test_cohorts_that_mean_nothing_are_refused(cohort):
     with pytest.raises(SettingsError, match="cohort"):
         SimulationSettings(cohort=cohort)
+
+
+def test_what_cannot_be_combined_is_refused_together():
+    with pytest.raises(SettingsError) as caught:
+        SimulationSettings(
+            data="/data/SEE", design="wearable", partition="random", alpha=0.0, local_method="fedprox", proximal=-1.0,
+            router="local", balance=2.0,
+        )  # fmt: skip
+    said = str(caught.value)
+    for flag in ("--design", "--partition", "--alpha", "--local-method", "--proximal", "router", "balance"):
+        assert flag in said

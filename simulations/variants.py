@@ -1,0 +1,71 @@
+"""Federated runs that differ in their settings and share all else: data, parts, base model and random streams.
+
+A comparison is paired: whatever is drawn for a client in a round is drawn from streams that know nothing of a variant.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from mcoe_model.errors import OutputExists
+from mcoe_model.files import read_json, write_json
+from simulations.arms import CENTRALISED, train_base, train_centralised
+from simulations.console import Crew, Display
+from simulations.experiment import begin, evaluate_all, prepare, published, run_rounds
+from simulations.parts import make_parts
+from simulations.provenance import new_run
+from simulations.scene import Paths, open_scene
+from simulations.settings import SimulationSettings
+
+
+def begin_study(settings: SimulationSettings, folder: Path, own: dict[str, Any]) -> None:
+    """Claim the folder of several runs and write down what they are. Raises OutputExists."""
+    if folder.exists():
+        raise OutputExists(f"{folder} exists already; go on with --resume {folder}, or name another with --out")
+    write_json(Paths(folder).run, new_run(settings) | {"own": own})
+
+
+def begin_variant(prepared: Path, folder: Path, **changed: Any) -> None:
+    """A run in ``folder`` from the data and the base of a prepared one, with these settings changed.
+
+    Whose the clients' clips are follows the changed settings; everything else of the parts is the prepared run's.
+    """
+    scene = open_scene(prepared)
+    settings = replace(scene.settings, **changed)
+    dealt = make_parts(settings, scene.clips.records)
+    shutil.copytree(scene.paths.base.parent, Paths(folder).base.parent)
+    replace(scene.parts, owners=dealt.owners).write(Paths(folder).parts)
+    write_json(Paths(folder).run, read_json(scene.paths.run) | {"settings": asdict(settings)})
+
+
+def run_base(settings: SimulationSettings, folder: Path, crew: Crew, display: Display, *, upper: bool = True) -> None:
+    """What all variants share: data, parts and base; with ``upper``, centralised training from it, both evaluated."""
+    if not Paths(folder).run.exists():
+        begin(settings, folder)
+    prepare(settings, folder, display)
+    if not Paths(folder).base.exists():
+        crew.start("base model", train_base, folder).result()
+    if not upper:
+        return
+    jobs = [
+        crew.start(f"{arm.replace('-', ' ')} (upper line)", train_centralised, folder, arm)
+        for arm in CENTRALISED
+        if not Paths(folder).arm(arm).exists()
+    ]
+    for job in jobs:
+        job.result()
+    wanted = [(arm, "validation", Paths(folder).arm(arm)) for arm in CENTRALISED]
+    tested = [(arm, "test", Paths(folder).arm(arm)) for arm in ("base", *CENTRALISED)]
+    evaluate_all(crew, folder, "evaluate base and upper line", wanted + tested)
+
+
+def run_variant(prepared: Path, folder: Path, changed: dict[str, Any], crew: Crew, display: Display) -> None:
+    """The rounds of a variant, and what its last model says of the test part."""
+    if not Paths(folder).run.exists():
+        begin_variant(prepared, folder, **changed)
+    run_rounds(crew, folder, display)
+    last = f"round-{open_scene(folder).settings.rounds}"
+    evaluate_all(crew, folder, "evaluate on test", [(last, "test", published(folder)[last])])

@@ -1,0 +1,48 @@
+"""Who learns what: sessions that come later are learned by nobody, and mixed clients own every clip once."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcoe_model.data.see import SequenceRecord, parse_name
+from mcoe_model.data.synthetic.design import plan
+from simulations.parts import make_parts
+from simulations.settings import SimulationSettings
+
+
+def records_of(settings: SimulationSettings) -> list[SequenceRecord]:
+    assert settings.synthetic is not None
+    records = []
+    for clip in plan(settings.synthetic):
+        said = parse_name(clip.name)
+        folders = {"frame_folder": "", "event_folder": ""}
+        records.append(SequenceRecord(clip.name, *said, split=clip.split, start=0, end=said.length, **folders))
+    return records
+
+
+def test_a_wearers_last_two_sessions_are_set_aside() -> None:
+    settings = SimulationSettings(design="wearable", subjects=10, sequences=0)
+    records = records_of(settings)
+    parts = make_parts(settings, records)
+    session = {record.name: record.take // 100 for record in records}
+    subject = {record.name: record.subject for record in records}
+    assert {session[name] for name in parts.clients} == {1, 2, 3, 4} and parts.owners == ()
+    assert {session[name] for name in parts.later} == {5, 6}
+    assert {subject[name] for name in parts.later} == {subject[name] for name in parts.clients}
+    assert all(list(map(subject.get, parts.later)).count(who) >= 28 for who in {subject[name] for name in parts.later})
+    for others in (parts.base, parts.validation, parts.test):
+        assert {session[name] for name in others} == {1, 2, 3, 4, 5, 6}
+        assert not {subject[name] for name in others} & {subject[name] for name in parts.clients}
+
+
+@pytest.mark.parametrize("partition", ["iid", "label-skew"])
+@pytest.mark.parametrize("protocol", ["unseen-subjects", "published"])
+def test_mixed_clients_are_as_many_as_the_subjects_whose_clips_they_share(partition: str, protocol: str) -> None:
+    settings = SimulationSettings(partition=partition, protocol=protocol, alpha=0.5)  # type: ignore[arg-type]
+    records = records_of(settings)
+    parts, plain = make_parts(settings, records), make_parts(SimulationSettings(protocol=protocol), records)  # type: ignore[arg-type]
+    assert (parts.base, parts.clients, parts.validation, parts.test) == (
+        plain.base, plain.clients, plain.validation, plain.test,
+    )  # fmt: skip
+    subjects = {record.subject for record in records if record.name in set(parts.clients)}
+    assert len(parts.owners) == len(parts.clients) and len(set(parts.owners)) == len(subjects)
