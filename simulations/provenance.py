@@ -23,8 +23,12 @@ _REPOSITORY = Path(__file__).parent.parent
 
 def new_run(settings: SimulationSettings) -> dict[str, Any]:
     """The record of a run that is about to start."""
+    return {"settings": asdict(settings), **made_with(), "tuning": declared(settings)}
+
+
+def made_with() -> dict[str, Any]:
+    """What any record of a run says: command, time, code, versions and machine."""
     return {
-        "settings": asdict(settings),
         "command": sys.argv,
         "started": utc_text(),
         "commit": _git("rev-parse", "HEAD"),
@@ -33,7 +37,6 @@ def new_run(settings: SimulationSettings) -> dict[str, Any]:
         "machine": {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()},
         "threads_per_worker": 1,
         "device": "cpu",
-        "tuning": declared(settings),
     }
 
 

@@ -164,8 +164,7 @@ class SimulationSettings:
             return FineTuneSettings(
                 self.base_epochs, 64, 3e-4, 1e-3, schedule="step", batch_norm="running", balance=0.0, augment=False
             )
-        rate = 3e-4 if self.model == "mcoe" else 2e-3
-        return FineTuneSettings(self.base_epochs, 16, rate, 1e-2, schedule="cosine", batch_norm="running", augment=True)
+        return base_recipe(self.model, self.base_epochs)
 
     @property
     def client_recipe(self) -> FineTuneSettings:
@@ -200,6 +199,12 @@ class SimulationSettings:
             # JSON writes strings, numbers and booleans as TOML does.
             lines.append(f"{field.name.replace('_', '-')} = {json.dumps(value)}")
         return "\n".join(lines) + "\n"
+
+
+def base_recipe(preset: str, epochs: int) -> FineTuneSettings:
+    """How a base is trained from scratch."""
+    rate = 3e-4 if preset == "mcoe" else 2e-3
+    return FineTuneSettings(epochs, 16, rate, 1e-2, schedule="cosine", batch_norm="running", augment=True)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
