@@ -14,6 +14,7 @@ from rich.table import Table
 from mcoe_model.errors import ExitCode, McoeError
 from mcoe_model.learning.methods import Eviction, MethodName
 from simulations.console import Display
+from simulations.continual_report import write_report
 from simulations.continual_run import learn_everything, prepare
 from simulations.continual_settings import ContinualSettings
 from simulations.continual_summary import write_results
@@ -75,6 +76,7 @@ def main(
                 display.say(f"[yellow]{label} is left out: {reason}[/yellow]")
             learn_everything(run, processes, display)
         summary = write_results(run)
+        report = write_report(run.folder)
     except McoeError as fault:
         typer.echo(f"error: {fault}", err=True)
         raise typer.Exit(fault.exit_code) from fault
@@ -83,6 +85,7 @@ def main(
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     display.console.print(_table(summary))
     display.console.print(_verdict(summary), soft_wrap=True)
+    display.console.print(f"The report: [bold]{report}[/bold]", soft_wrap=True)
     if as_json:
         typer.echo(json.dumps(summary))
 

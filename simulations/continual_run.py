@@ -140,8 +140,8 @@ def learn_everything(run: Run, workers: int, display: Display) -> None:
     finally:
         crew.close()
     if bases or jobs:
-        done = {"finished": utc_text(), "seconds": time.monotonic() - started}
-        done["bases_sha256"] = [file_sha256(run.base(seed)) for seed in seeds]  # type: ignore[assignment]
+        bases_sha256 = [file_sha256(run.base(seed)) for seed in seeds]
+        done = {"finished": utc_text(), "seconds": time.monotonic() - started, "bases_sha256": bases_sha256}
         write_json(run.folder / "run.json", read_json(run.folder / "run.json") | done)
 
 

@@ -46,4 +46,5 @@ def _read(path: Path) -> Confusion:
     count = len(EMOTIONS)
     if matrix.shape != (count, count) or not (matrix >= 0).all() or not np.allclose(matrix.sum(axis=1), 1, atol=1e-6):
         raise SettingsError([f"{path} is no confusion matrix: {count} rows of {count} probabilities that sum to 1"])
-    return matrix / matrix.sum(axis=1, keepdims=True)
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix

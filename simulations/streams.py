@@ -67,7 +67,7 @@ def device_streams(
     - ``subjects``: new people arrive in groups, on one device: lighting by lighting where everybody was recorded under
       one lighting, else in groups that are drawn.
 
-    Of the takes of an emotion (in a session) every second one is held out; a performance that is there under several
+    Of a session's performances, by emotion and take, every second one is held out; one that is there under several
     lightings is learned under all or held out under all. Raises DataInvalid when the data cannot show such a stream,
     and TooFewSubjects when a stage would have nothing to learn or to ask.
     """
@@ -183,12 +183,8 @@ def _groups(
 
 
 def _held_out(records: Sequence[SequenceRecord], own: Sequence[int]) -> set[int]:
-    """Of a subject's takes of an emotion in a session, every second one, under all of its lightings."""
-    takes: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for index in own:
-        record = records[index]
-        key = (record.emotion, record.take // SESSION_TAKES)
-        if record.take not in takes[key]:
-            takes[key].append(record.take)
-    out = {(emotion, take) for (emotion, _), found in takes.items() for take in sorted(found)[1::2]}
-    return {index for index in own if (records[index].emotion, records[index].take) in out}
+    """Of a subject's performances in a session, by emotion and take, every second one, under all of its lightings."""
+    performances = sorted({(records[i].take // SESSION_TAKES, records[i].emotion, records[i].take) for i in own})
+    sessions = {session for session, _, _ in performances}
+    out = {one for session in sessions for one in [p for p in performances if p[0] == session][1::2]}
+    return {i for i in own if (records[i].take // SESSION_TAKES, records[i].emotion, records[i].take) in out}
