@@ -37,6 +37,8 @@ from simulations.streams import DeviceStream, device_streams
 
 #: Who is base, learner and unseen does not depend on the runs' seeds: the same people are compared under all of them.
 SPLIT_SEED = 0
+#: Pieces in which a seed's features are computed.
+PORTIONS = 8
 
 
 class Run:
@@ -135,6 +137,10 @@ def learn_everything(run: Run, workers: int, display: Display) -> None:
             for number, arm in enumerate(run.arms)
             if not all(run.result(seed, arm, stream.device).exists() for stream in run.streams)
         ]
+        waiting = sorted({seed for _, seed, _ in jobs})
+        encoding = [(encode, seed, portion) for seed in waiting for portion in range(PORTIONS)]
+        for future in crew.start_each("features", encoding, run.folder) if jobs else []:
+            future.result()
         for future in crew.start_each("methods x seeds", jobs, run.folder) if jobs else []:
             future.result()
     finally:
@@ -177,6 +183,13 @@ def train_base(folder: Path, seed: int, progress: Progress = silent) -> None:
     write_model(run.base(seed), tensors, ModelCard(generation, "base of a comparison", trained_on=trained_on))
 
 
+def encode(folder: Path, seed: int, portion: int, progress: Progress = silent) -> None:
+    """Put the features of a portion of the clips into the cache, so that no two workers compute the same ones."""
+    run = open_run(folder)
+    model, card = load_model(run.base(seed))
+    cached_features(model, card.generation, run.clips, _clips(run)[portion::PORTIONS], cache_folder() / "features")
+
+
 def learn_arm(folder: Path, seed: int, number: int, progress: Progress = silent) -> None:
     """One arm on every device whose result is not there."""
     run = open_run(folder)
@@ -207,7 +220,7 @@ def _known(folder: Path, seed: int) -> tuple[MCOENet, Known]:
     """The base of a seed, and everything that its devices meet."""
     run = open_run(folder)
     model, card = load_model(run.base(seed))
-    indices = tuple(sorted({clip for stream in run.streams for clip in stream.clips}))
+    indices = _clips(run)
     samples = cached_features(model, card.generation, run.clips, indices, cache_folder() / "features")
     noise = confusion(run.settings.label_noise)
     learned = {clip for stream in run.streams for stage in stream.stages for clip in stage.learned}
@@ -239,6 +252,11 @@ def _check_bases(settings: ContinualSettings, other: Path, here: dict[str, Any])
     ]
     if faults:
         raise SettingsError(faults)
+
+
+def _clips(run: Run) -> tuple[int, ...]:
+    """Every clip that any device meets."""
+    return tuple(sorted({clip for stream in run.streams for clip in stream.clips}))
 
 
 def _left_out(settings: ContinualSettings) -> dict[str, str]:

@@ -92,6 +92,7 @@ class ContinualSettings:
         evictions = [text.strip() for text in self.eviction.split(",")]
         found: dict[str, Arm] = {}
         faults: list[str] = []
+        limits = self._limits(faults)
         for text in ["naive", *texts]:
             for eviction in evictions:
                 try:
@@ -100,7 +101,7 @@ class ContinualSettings:
                     faults += [one for one in fault.faults if one not in faults]
                     continue
                 kept = method.name in (*REMEMBERING, "ewc", "lwf")
-                for limit in self._limits(faults) if kept else (None,):
+                for limit in limits if kept else (None,):
                     arm = Arm(method, limit)
                     found.setdefault(arm.label, arm)
         if faults:
@@ -113,9 +114,7 @@ class ContinualSettings:
         except ValueError:
             limits = ()
         if not limits or not all(0 < limit <= 10**9 for limit in limits):
-            fault = f"--memory-mb must be sizes above 0 and at most 1000, with commas between, not {self.memory_mb!r}"
-            if fault not in faults:
-                faults.append(fault)
+            faults.append(f"--memory-mb must be sizes above 0 and at most 1000, with commas between: {self.memory_mb!r}")
             return ()
         return limits
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +114,8 @@ def see(tmp_path_factory):
 
 def run(see, *words, cache):
     made = [sys.executable, COMMAND, "--data", see, "--base-epochs", "1", "--epochs", "1", "--workers", "1", *words]
-    return subprocess.run(made, env={"MCOE_CACHE": str(cache), "PATH": ""}, capture_output=True, text=True, timeout=300)
+    environment = os.environ | {"MCOE_CACHE": str(cache)}
+    return subprocess.run(made, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_the_command_compares_goes_on_and_refuses(see, tmp_path):
