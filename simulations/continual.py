@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -80,6 +81,9 @@ def main(
     except McoeError as fault:
         typer.echo(f"error: {fault}", err=True)
         raise typer.Exit(fault.exit_code) from fault
+    except BrokenProcessPool:
+        typer.echo("error: a worker process was killed, most likely for want of memory; use fewer --workers", err=True)
+        raise typer.Exit(ExitCode.FAILED) from None
     except KeyboardInterrupt:
         typer.echo("stopped; run the same command again to go on", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
