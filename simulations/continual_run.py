@@ -51,14 +51,7 @@ class Run:
         self.left_out: dict[str, str] = record["left_out"]
         self.arms: tuple[Arm, ...] = tuple(arm for arm in self.settings.arms if arm.label not in self.left_out)
         self.clips = Clips(Path(record["clips"]))
-        self.split: Split = split_subjects(self.clips.records, seed=SPLIT_SEED, fold=self.settings.fold)
-        self.streams: tuple[DeviceStream, ...] = device_streams(
-            self.settings.stream,
-            self.clips.records,
-            getattr(self.split, self.settings.part),
-            self.split.test if self.settings.part == "clients" else self.split.clients,
-            seed=SPLIT_SEED,
-        )
+        self.split, self.streams = _divided(self.settings, self.clips)
 
     @property
     def synthetic(self) -> bool:
@@ -109,10 +102,7 @@ def prepare(settings: ContinualSettings, folder: Path, workers: int, display: Di
         root, size=size, cache=cache_folder() / "clips", progress=display.phase("decode pictures"), workers=workers
     )
     about = {"data": "synthetic" if settings.synthetic else str(root.resolve()), "data_sha256": clips.sha256}
-    # A stream that these data cannot show is refused before anything is written.
-    split = split_subjects(clips.records, seed=SPLIT_SEED, fold=settings.fold)
-    learners, unseen = (split.clients, split.test) if settings.part == "clients" else (split.validation, split.clients)
-    device_streams(settings.stream, clips.records, learners, unseen, seed=SPLIT_SEED)
+    split, _ = _divided(settings, clips)  # a stream that these data cannot show is refused before anything is written
     noise = confusion(settings.label_noise).tolist()
     where = {"clips": str(clips.path.resolve()), "split_sha256": split.sha256, "label_noise": noise}
     own = {"left_out": _left_out(settings)}
@@ -252,6 +242,14 @@ def _check_bases(settings: ContinualSettings, other: Path, here: dict[str, Any])
     ]
     if faults:
         raise SettingsError(faults)
+
+
+def _divided(settings: ContinualSettings, clips: Clips) -> tuple[Split, tuple[DeviceStream, ...]]:
+    """Who is base, learner and unseen, and the learners' streams; validation subjects learn while weights are chosen,
+    and the test subjects then stay unasked."""
+    split = split_subjects(clips.records, seed=SPLIT_SEED, fold=settings.fold)
+    learners, unseen = (split.clients, split.test) if settings.part == "clients" else (split.validation, split.clients)
+    return split, device_streams(settings.stream, clips.records, learners, unseen, seed=SPLIT_SEED)
 
 
 def _clips(run: Run) -> tuple[int, ...]:

@@ -114,7 +114,7 @@ class ContinualSettings:
         except ValueError:
             limits = ()
         if not limits or not all(0 < limit <= 10**9 for limit in limits):
-            faults.append(f"--memory-mb must be sizes above 0 and at most 1000, with commas between: {self.memory_mb!r}")
+            faults.append(f"--memory-mb must be sizes above 0, at most 1000, with commas between: {self.memory_mb!r}")
             return ()
         return limits
 

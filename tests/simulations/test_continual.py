@@ -1,16 +1,12 @@
 """Comparisons of methods against forgetting: one device's stream, the settings, and the command as a whole."""
 
 import csv
-import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from mcoe_model.errors import SettingsError
 from mcoe_model.learning.methods import MethodSettings
@@ -19,11 +15,11 @@ from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import build
 from mcoe_model.streams import stream
+from simulations.continual import app
 from simulations.continual_settings import ContinualSettings
 from simulations.lessons import Known, learn_stream
 from simulations.streams import DeviceStream, Stage
 
-COMMAND = Path(__file__).parents[2] / "simulations" / "continual.py"
 F = 128
 
 
@@ -67,10 +63,9 @@ def test_the_same_keys_give_the_same_numbers_and_every_method_begins_alike(known
     first, again = learn(known, "der++"), learn(known, "der++")
     np.testing.assert_array_equal(first.own, again.own)
     np.testing.assert_array_equal(first.own[0], learn(known, "joint").own[0])
-    short = dataclasses.replace(TWO, stages=TWO.stages[:1])
-    assert short.stages  # until the first lesson is learned, there is nothing that a memory could add
-    one_lesson = {"lesson_clips": 8}
-    np.testing.assert_array_equal(learn(known, "naive", **one_lesson).own[1], learn(known, "der++", **one_lesson).own[1])
+    # Until the first lesson is learned, there is nothing that a memory could add.
+    naive, remembering = (learn(known, name, lesson_clips=8) for name in ("naive", "der++"))
+    np.testing.assert_array_equal(naive.own[1], remembering.own[1])
 
 
 def test_every_window_can_be_asked(known):
@@ -113,15 +108,14 @@ def see(tmp_path_factory):
 
 
 def run(see, *words, cache):
-    made = [sys.executable, COMMAND, "--data", see, "--base-epochs", "1", "--epochs", "1", "--workers", "1", *words]
-    environment = os.environ | {"MCOE_CACHE": str(cache)}
-    return subprocess.run(made, env=environment, capture_output=True, text=True, timeout=300)
+    given = ["--data", see, "--base-epochs", "1", "--epochs", "1", "--workers", "1", *words]
+    return CliRunner(env={"MCOE_CACHE": str(cache)}).invoke(app, [str(word) for word in given])
 
 
 def test_the_command_compares_goes_on_and_refuses(see, tmp_path):
     flags = ("--stream", "subjects", "--methods", "der++,ewc,joint", "--memory-mb", "0.2,2", "--seeds", "1", "--json")
     first = run(see, *flags, "--out", tmp_path / "run", cache=tmp_path / "cache")
-    assert first.returncode == 0, first.stderr
+    assert first.exit_code == 0, first.output
     summary = json.loads(first.stdout)
     assert set(summary["arms"]) == {"naive", "der++ 0.2 MB", "der++ 2 MB", "ewc 2 MB", "joint"}
     assert "more than the limit of 200000" in summary["left_out"]["ewc 0.2 MB"]
@@ -135,13 +129,14 @@ def test_the_command_compares_goes_on_and_refuses(see, tmp_path):
     kept = lost.read_bytes()
     lost.unlink()
     (tmp_path / "run" / "summary.json").unlink()
-    assert run(see, *flags, "--out", tmp_path / "run", cache=tmp_path / "cache").returncode == 0
+    assert run(see, *flags, "--out", tmp_path / "run", cache=tmp_path / "cache").exit_code == 0
     assert lost.read_bytes() == kept
     assert (tmp_path / "run" / "table.csv").read_bytes() == before["table.csv"]
 
     other = run(see, *flags, "--lr", "0.01", "--out", tmp_path / "run", cache=tmp_path / "cache")
-    assert other.returncode == 22 and "other settings" in other.stderr
+    assert other.exit_code == 22 and "other settings" in other.stderr
     for kind, reason in (("lighting", "light is confounded"), ("sessions", "not days")):
         refused = run(see, "--stream", kind, "--out", tmp_path / kind, cache=tmp_path / "cache")
-        assert refused.returncode == 11 and reason in refused.stderr and refused.stderr.count("\n") == 1
+        assert refused.exit_code == 11 and reason in refused.stderr
+        assert refused.stderr.count("\n") == 1
         assert not (tmp_path / kind).exists()
