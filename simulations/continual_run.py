@@ -25,7 +25,7 @@ from mcoe_model.learning.methods import retention
 from mcoe_model.learning.samples import PictureSamples, measure_normalisation
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, file_sha256, write_model
-from mcoe_model.networks import MCOENet, build
+from mcoe_model.networks import MCOENet, build, picture_encoder
 from mcoe_model.progress import Progress, silent
 from simulations.console import Crew, Display
 from simulations.continual_settings import Arm, ContinualSettings
@@ -176,8 +176,9 @@ def train_base(folder: Path, seed: int, progress: Progress = silent) -> None:
 def encode(folder: Path, seed: int, portion: int, progress: Progress = silent) -> None:
     """Put the features of a portion of the clips into the cache, so that no two workers compute the same ones."""
     run = open_run(folder)
-    model, card = load_model(run.base(seed))
-    cached_features(model, card.generation, run.clips, _clips(run)[portion::PORTIONS], cache_folder() / "features")
+    loaded, card = load_model(run.base(seed))
+    clips, cache = _clips(run)[portion::PORTIONS], cache_folder() / "features"
+    cached_features(picture_encoder(loaded), card.generation, run.clips, clips, cache)
 
 
 def learn_arm(folder: Path, seed: int, number: int, progress: Progress = silent) -> None:
@@ -209,8 +210,8 @@ def learn_arm(folder: Path, seed: int, number: int, progress: Progress = silent)
 def _known(folder: Path, seed: int) -> tuple[MCOENet, Known]:
     """The base of a seed, and everything that its devices meet."""
     run = open_run(folder)
-    model, card = load_model(run.base(seed))
-    indices = _clips(run)
+    loaded, card = load_model(run.base(seed))
+    model, indices = picture_encoder(loaded), _clips(run)
     samples = cached_features(model, card.generation, run.clips, indices, cache_folder() / "features")
     noise = confusion(run.settings.label_noise)
     learned = {clip for stream in run.streams for stage in stream.stages for clip in stage.learned}
@@ -259,7 +260,7 @@ def _clips(run: Run) -> tuple[int, ...]:
 
 def _left_out(settings: ContinualSettings) -> dict[str, str]:
     """The arms that cannot keep within their limit, by label, and why."""
-    base, found = build(settings.model, seed=0), {}
+    base, found = picture_encoder(build(settings.model, seed=0)), {}
     for arm in settings.arms:
         try:
             retention(arm.method, base, arm.limit_bytes or 0)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.errors import SettingsError
 from mcoe_model.learning.methods import REMEMBERING, MethodSettings
 from mcoe_model.learning.settings import FineTuneSettings
-from mcoe_model.networks.presets import PRESETS
-from simulations.settings import base_recipe
+from mcoe_model.networks.presets import MCOE_PRESETS as PRESETS
 from simulations.streams import DESIGN, StreamName
 
 Part = Literal["clients", "validation"]
@@ -125,8 +124,8 @@ class ContinualSettings:
 
     @property
     def base_recipe(self) -> FineTuneSettings:
-        """How the base is trained: as in every simulation."""
-        return base_recipe(self.model, self.base_epochs)
+        """How the base is trained: as its model says, for so many epochs."""
+        return replace(PRESETS[self.model].recipe.training, epochs=self.base_epochs)
 
     @property
     def synthetic(self) -> SyntheticSettings | None:

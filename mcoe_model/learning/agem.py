@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from mcoe_model.learning.method import ContinualMethod
 from mcoe_model.learning.replay_samples import ReplaySamples
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.networks import Network, Routing
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class AveragedGradients(ContinualMethod):
 
     samples: ReplaySamples
 
-    def correct(self, model: MCOENet, size: int, draws: Generator) -> Routing | None:
+    def correct(self, model: Network, size: int, draws: Generator) -> Routing | None:
         positions = self.samples.draw(size, draws)
         if not positions:
             return None
-        logits, routing = model.head(*self.samples.ends(positions), routing=True)  # (B, c)
+        logits, routing = model.classify(self.samples.ends(positions))  # (B, c)
         loss = cross_entropy(logits, self.samples.targets(positions))
         trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
         references = torch.autograd.grad(loss, trained, allow_unused=True)

@@ -1,6 +1,6 @@
 """Light augmentation of a window's pictures: a shift, a change of brightness, and lost events.
 
-Not in the publications, which use none. A shift stands for a slipped headset and moves all four pictures alike.
+Not in the publications, which use none. A shift stands for a slipped headset and moves a window's pictures alike.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ EVENT_DROP = 0.3  # largest share of event pixels that go back to the background
 BACKGROUND = 128  # grey value of an event picture where nothing happened
 
 
-def augment(pictures: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Augmented copies of (B, 4, S, S): two frames, then two event pictures, of each window.
+def augment(pictures: NDArray[np.uint8], frames: int, generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Augmented copies of (B, N, S, S): of each window first its ``frames`` frames, then its event pictures.
 
-    The numbers drawn depend on B and S alone, so a batch is augmented the same way whatever it shows.
+    The numbers drawn depend on the shape alone, so a batch is augmented the same way whatever it shows.
     """
-    count, _, size, _ = pictures.shape
+    count, shown, size, _ = pictures.shape
     reach = int(SHIFT * size)
     shifts = generator.integers(-reach, reach + 1, (count, 2))
     brightness = np.exp(generator.uniform(np.log(BRIGHTNESS[0]), np.log(BRIGHTNESS[1]), count)).astype(np.float32)
-    lost = generator.random((count, 2, size, size), np.float32) < generator.uniform(0, EVENT_DROP, (count, 1, 1, 1))
+    chance = generator.random((count, shown - frames, size, size), np.float32)
+    lost = chance < generator.uniform(0, EVENT_DROP, (count, 1, 1, 1))
     result = np.empty_like(pictures)
     padded = np.pad(pictures, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
     for row, (down, right) in enumerate(shifts):
         result[row] = padded[row, :, reach + down : reach + down + size, reach + right : reach + right + size]
-    frames = result[:, :2].astype(np.float32) * brightness[:, None, None, None]
-    result[:, :2] = np.minimum(frames, 255)
-    result[:, 2:][lost] = BACKGROUND
+    brightened = result[:, :frames].astype(np.float32) * brightness[:, None, None, None]
+    result[:, :frames] = np.minimum(brightened, 255)
+    result[:, frames:][lost] = BACKGROUND
     return result

@@ -15,15 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from mcoe_model.data.sampling import draw_window
 from mcoe_model.learning.method import Batch, ContinualMethod
 from mcoe_model.learning.samples import Samples
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.networks import Network, Routing
 from mcoe_model.streams import stream
 from mcoe_model.update import is_head
 
@@ -41,7 +39,7 @@ class Consolidation(ContinualMethod):
     lessons: int = 0
 
     @staticmethod
-    def begin(model: MCOENet, strength: float) -> Consolidation:
+    def begin(model: Network, strength: float) -> Consolidation:
         """Before the first lesson: nothing is known of what mattered to the base model."""
         anchor = {name: value.detach().clone() for name, value in _head(model)}
         return Consolidation(strength, anchor, {name: torch.zeros_like(value) for name, value in anchor.items()})
@@ -50,27 +48,29 @@ class Consolidation(ContinualMethod):
     def size_bytes(self) -> int:
         return sum(2 * value.nbytes for value in self.anchor.values())
 
-    def method(self, model: MCOENet) -> ContinualMethod | None:
+    def method(self, model: Network) -> ContinualMethod | None:
         return self if self.lessons else None
 
-    def term(self, model: MCOENet, new: Batch, draws: Generator) -> tuple[Tensor, Routing | None] | None:
+    def term(self, model: Network, new: Batch, draws: Generator) -> tuple[Tensor, Routing | None] | None:
         moved = [(self.information[name] * (value - self.anchor[name]).square()).sum() for name, value in _head(model)]
         return self.strength / 2 * torch.stack(moved).sum(), None
 
-    def after(self, model: MCOENet, samples: Samples, lightings: Sequence[str]) -> Consolidation:
+    def after(self, model: Network, samples: Samples, lightings: Sequence[str]) -> Consolidation:
         found = fisher_information(model, samples)
         information = {name: DECAY * old + found[name] for name, old in self.information.items()}
         anchor = {name: value.detach().clone() for name, value in _head(model)}
         return replace(self, anchor=anchor, information=information, lessons=self.lessons + 1)
 
 
-def fisher_information(model: MCOENet, samples: Samples) -> dict[str, Tensor]:
+def fisher_information(model: Network, samples: Samples) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of the head over these clips, by parameter name. In evaluation mode."""
     names, parameters = zip(*_head(model), strict=True)
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for position, clip in enumerate(samples.names):
-        window = draw_window(samples.lengths[position], stream("fisher window", clip))
-        log_p = model.head(*samples.ends(model, [position], np.stack([window]), None))[0].log_softmax(0)  # (c,)
+        window = model.config.sampling.draw(samples.lengths[position], stream("fisher window", clip))
+        with torch.no_grad():
+            features = samples.head_inputs(model, [position], window[None], None)  # (1, F) each
+        log_p = model.classify(features)[0][0].log_softmax(0)  # (c,)
         for emotion in range(len(log_p)):
             gradients = torch.autograd.grad(log_p[emotion], parameters, retain_graph=True, allow_unused=True)
             weight = float(log_p[emotion].detach().exp()) / len(samples.names)
@@ -80,5 +80,5 @@ def fisher_information(model: MCOENet, samples: Samples) -> dict[str, Tensor]:
     return dict(zip(names, total, strict=True))
 
 
-def _head(model: MCOENet) -> list[tuple[str, Tensor]]:
+def _head(model: Network) -> list[tuple[str, Tensor]]:
     return [(n, p) for n, p in model.named_parameters() if is_head(n) and p.requires_grad]

@@ -20,7 +20,7 @@ from torch.nn.functional import kl_div
 
 from mcoe_model.learning.method import Batch, ContinualMethod
 from mcoe_model.learning.samples import Samples
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.networks import Network, Routing
 from mcoe_model.update import is_head
 
 TEMPERATURE = 2.0
@@ -30,17 +30,17 @@ TEMPERATURE = 2.0
 class Distilled:
     """The head of the model as it was when the lesson began; its backbones are those of the one that runs."""
 
-    teacher: MCOENet
+    teacher: Network
     strength: float
 
     @property
     def size_bytes(self) -> int:
         return sum(value.nbytes for name, value in self.teacher.named_parameters() if is_head(name))
 
-    def method(self, model: MCOENet) -> ContinualMethod | None:
+    def method(self, model: Network) -> ContinualMethod | None:
         return Distillation(self.teacher.eval(), self.strength)
 
-    def after(self, model: MCOENet, samples: Samples, lightings: Sequence[str]) -> Distilled:
+    def after(self, model: Network, samples: Samples, lightings: Sequence[str]) -> Distilled:
         return Distilled(copy.deepcopy(model), self.strength)
 
 
@@ -48,12 +48,12 @@ class Distilled:
 class Distillation(ContinualMethod):
     """The term of one lesson."""
 
-    teacher: MCOENet
+    teacher: Network
     strength: float
 
-    def term(self, model: MCOENet, new: Batch, draws: Generator) -> tuple[Tensor, Routing | None] | None:
+    def term(self, model: Network, new: Batch, draws: Generator) -> tuple[Tensor, Routing | None] | None:
         with torch.no_grad():
-            told = (self.teacher.head(*new.ends) / TEMPERATURE).log_softmax(1)  # (B, c)
+            told = (self.teacher.classify(new.features)[0] / TEMPERATURE).log_softmax(1)  # (B, c)
         said = (new.logits / TEMPERATURE).log_softmax(1)  # (B, c)
         divergence = kl_div(said, told, reduction="batchmean", log_target=True)
         return self.strength * TEMPERATURE**2 * divergence, None

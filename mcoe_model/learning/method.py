@@ -8,14 +8,14 @@ from typing import NamedTuple, Protocol
 from numpy.random import Generator
 from torch import Tensor
 
-from mcoe_model.learning.samples import Ends, Samples
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.learning.samples import Samples
+from mcoe_model.networks import Features, Network, Routing
 
 
 class Batch(NamedTuple):
     """The new clips of one step, and what the model has just said of them in training mode."""
 
-    ends: Ends  # (B, F) each
+    features: Features  # what the head takes, batch first
     logits: Tensor  # (B, c)
     labels: Tensor  # (B,)
 
@@ -26,11 +26,11 @@ class ContinualMethod:
     ``draws`` are the epoch's random numbers, from which nothing else is drawn.
     """
 
-    def term(self, model: MCOENet, new: Batch, draws: Generator) -> tuple[Tensor, Routing | None] | None:
+    def term(self, model: Network, new: Batch, draws: Generator) -> tuple[Tensor, Routing | None] | None:
         """A term of the loss (), and how the clips behind it were routed, if there are any; None for no term."""
         return None
 
-    def correct(self, model: MCOENet, size: int, draws: Generator) -> Routing | None:
+    def correct(self, model: Network, size: int, draws: Generator) -> Routing | None:
         """Change the parameters' gradients in place, after the backward pass over ``size`` new clips.
 
         Returns how the clips were routed whose gradient came in, or None: their experts were used, too.
@@ -49,10 +49,10 @@ class Retention(Protocol):
         """What is kept, beside the model that runs."""
         ...
 
-    def method(self, model: MCOENet) -> ContinualMethod | None:
+    def method(self, model: Network) -> ContinualMethod | None:
         """The method in the next lesson, which begins from this model; None where there is nothing to do."""
         ...
 
-    def after(self, model: MCOENet, samples: Samples, lightings: Sequence[str]) -> Retention:
+    def after(self, model: Network, samples: Samples, lightings: Sequence[str]) -> Retention:
         """What is kept once these clips, each of one of STRATUM_LIGHTINGS, were learned. In evaluation mode."""
         ...

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from mcoe_model.learning.method import Batch, ContinualMethod
 from mcoe_model.learning.replay_samples import ReplaySamples
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.networks import Network, Routing
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class PlainReplay(ContinualMethod):
 
     samples: ReplaySamples
 
-    def term(self, model: MCOENet, new: Batch, draws: Generator) -> tuple[Tensor, Routing] | None:
+    def term(self, model: Network, new: Batch, draws: Generator) -> tuple[Tensor, Routing] | None:
         size = len(new.labels)
         positions = self.samples.draw(size, draws)
         if not positions:
             return None
-        logits, routing = model.head(*self.samples.ends(positions), routing=True)  # (B, c)
+        logits, routing = model.classify(self.samples.ends(positions))  # (B, c)
         return cross_entropy(logits, self.samples.targets(positions)) * (len(positions) / size), routing

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from mcoe_model.learning.replay import Exemplar, ReplayMemory
 from mcoe_model.learning.replay_samples import ReplaySamples
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 from mcoe_model.update import is_head
 
 
@@ -34,7 +34,7 @@ from mcoe_model.update import is_head
 class Importance:
     """``world`` is w; ``mix`` is lambda: 1 knows the device alone, towards 0 the global model alone."""
 
-    world: MCOENet
+    world: Network
     mix: float = 0.5
     steps: int = 3
     rate: float = 0.05
@@ -59,7 +59,7 @@ class Importance:
         for step in range(1, self.steps + 1):
             total = [torch.zeros_like(parameter) for parameter in trained]
             for position in range(len(exemplars)):
-                logits = model.head(*samples.ends([position]))  # (1, c)
+                logits, _ = model.classify(samples.ends([position]))  # (1, c)
                 loss = cross_entropy(logits, samples.targets([position]))
                 gradients = torch.autograd.grad(loss, trained, allow_unused=True)
                 squared = 0.0

@@ -11,7 +11,7 @@ from mcoe_model.learning.refed import Importance
 from mcoe_model.learning.replay import ReplayMemory
 from mcoe_model.learning.replay_samples import ReplaySamples, exemplars_of
 from mcoe_model.learning.samples import Samples
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +48,10 @@ class Remembered:
     def size_bytes(self) -> int:
         return len(self.memory.exemplars) * self.entry_bytes
 
-    def method(self, model: MCOENet) -> ContinualMethod | None:
+    def method(self, model: Network) -> ContinualMethod | None:
         return self.over(ReplaySamples(self.memory)) if self.memory.exemplars else None
 
-    def after(self, model: MCOENet, samples: Samples, lightings: Sequence[str]) -> Remembered:
+    def after(self, model: Network, samples: Samples, lightings: Sequence[str]) -> Remembered:
         new = exemplars_of(model, samples, lightings=lightings, day=0)
         memory = self.memory.add(new) if self.importance is None else self.importance.keep(self.memory, new)
         return replace(self, memory=memory)

@@ -18,10 +18,8 @@ from torch import Tensor
 from mcoe_model.data.cache import Clips
 from mcoe_model.learning.augment import augment
 from mcoe_model.model_file import Normalisation
-from mcoe_model.networks import MCOENet
-
-#: Features of a window's four pictures: first frame, last frame, first event picture, last event picture; each (B, F).
-Ends = tuple[Tensor, Tensor, Tensor, Tensor]
+from mcoe_model.networks import Features, MCOENet, Network
+from mcoe_model.networks.network import three_channels
 
 
 class Samples(Protocol):
@@ -42,10 +40,10 @@ class Samples(Protocol):
         """Pictures of each modality in each clip."""
         ...
 
-    def ends(
-        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
-    ) -> Ends:
-        """Features of the first and last picture of each window (B, samples); augmented from a generator."""
+    def head_inputs(
+        self, model: Network, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
+    ) -> Features:
+        """The features of each window (B, samples) that the model's head takes; augmented from a generator."""
         ...
 
 
@@ -69,20 +67,22 @@ class PictureSamples:
     def lengths(self) -> tuple[int, ...]:
         return tuple(self.clips.n_frames(index) for index in self.indices)
 
-    def ends(
-        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
-    ) -> Ends:
-        size = self.clips.size
-        pictures = np.empty((len(positions), 4, size, size), np.uint8)  # (B, 4, S, S)
+    def head_inputs(
+        self, model: Network, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
+    ) -> Features:
+        size, sampling, constants = self.clips.size, model.config.sampling, self.normalisation
+        seen_frames, seen_events = np.array(sampling.frames, np.int64), np.array(sampling.events, np.int64)
+        n = len(seen_frames)
+        pictures = np.empty((len(positions), n + len(seen_events), size, size), np.uint8)  # (B, N, S, S)
         for row, (position, window) in enumerate(zip(positions, windows, strict=True)):
             frames, events = self.clips.pictures(self.indices[position])
-            pictures[row, :2] = frames[window[[0, -1]]]
-            pictures[row, 2:] = events[window[[0, -1]]]
+            pictures[row, :n] = frames[window[seen_frames]]
+            pictures[row, n:] = events[window[seen_events]]
         if augmentation is not None:
-            pictures = augment(pictures, augmentation)
-        frame = normalise(pictures[:, :2], self.normalisation.frame_mean, self.normalisation.frame_sd)  # (B, 2, S, S)
-        event = normalise(pictures[:, 2:], self.normalisation.event_mean, self.normalisation.event_sd)  # (B, 2, S, S)
-        return (*_encode_ends(model, frame, "frame"), *_encode_ends(model, event, "event"))
+            pictures = augment(pictures, n, augmentation)
+        frame = normalise(pictures[:, :n], constants.frame_mean, constants.frame_sd)  # (B, frames, S, S)
+        event = normalise(pictures[:, n:], constants.event_mean, constants.event_sd)  # (B, events, S, S)
+        return model.features(frame, event)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class FeatureSamples:
     """Clips as features of frozen backbones: per clip and stream an array (pictures, F), often memory-mapped.
 
     ``features[clip]`` maps (modality, role) to that array; a model whose backbones serve both roles has the role
-    ``any``.
+    ``any``. Only of models that encode pictures one by one.
     """
 
     names: tuple[str, ...]
@@ -108,9 +108,9 @@ class FeatureSamples:
             tuple(self.names[p] for p in positions), labels, tuple(self.features[p] for p in positions)
         )
 
-    def ends(
-        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
-    ) -> Ends:
+    def head_inputs(
+        self, model: Network, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
+    ) -> Features:
         def pick(modality: str, end: int) -> Tensor:
             role = model.roles[end] if len(model.roles) > 1 else model.roles[0]
             rows = [self.features[p][modality, role][w[end]] for p, w in zip(positions, windows, strict=True)]
@@ -145,7 +145,7 @@ def encode_pictures(
     }
     with torch.inference_mode():
         return {
-            (modality, role): model.encode(_three_channels(pictures), modality, role).numpy()  # (N, F)
+            (modality, role): model.encode(three_channels(pictures), modality, role).numpy()  # (N, F)
             for modality, pictures in streams.items()
             for role in model.roles
         }
@@ -171,17 +171,3 @@ def measure_normalisation(clips: Clips, indices: Iterable[int]) -> Normalisation
     means = counts @ values / counts.sum(axis=1)
     sds = np.sqrt((counts * (values - means[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1))
     return Normalisation(float(means[0]), max(float(sds[0]), 1e-3), float(means[1]), max(float(sds[1]), 1e-3))
-
-
-def _encode_ends(model: MCOENet, pictures: Tensor, modality: str) -> tuple[Tensor, Tensor]:
-    """(B, 2, S, S) normalised -> features of the first and of the last picture, (B, F) each."""
-    first, last = _three_channels(pictures[:, 0]), _three_channels(pictures[:, 1])  # (B, 3, S, S) each
-    if len(model.roles) > 1:
-        return model.encode(first, modality, model.roles[0]), model.encode(last, modality, model.roles[1])
-    both = model.encode(torch.cat([first, last]), modality, model.roles[0])  # (2B, F)
-    return both[: len(first)], both[len(first) :]
-
-
-def _three_channels(grey: Tensor) -> Tensor:
-    """(N, S, S) -> (N, 3, S, S): SEE's pictures are grey, the networks take three equal channels."""
-    return grey[:, None].expand(-1, 3, -1, -1)

@@ -51,8 +51,8 @@ def head(network):
 
 def batch(network, samples):
     windows = np.array([[0, 1, 2, 3]] * len(samples.names))
-    ends = samples.ends(network, list(range(len(samples.names))), windows, None)
-    return Batch(ends, network.head(*ends), torch.from_numpy(samples.labels))
+    features = samples.head_inputs(network, list(range(len(samples.names))), windows, None)
+    return Batch(features, network.classify(features)[0], torch.from_numpy(samples.labels))
 
 
 def remembered(network, samples):
@@ -67,11 +67,11 @@ def gradient(network):
 def test_a_gem_takes_out_of_a_gradient_what_would_harm_remembered_clips():
     network = model()
     samples = remembered(network, clips("then", [0, 1, 2]))
-    harm = -cross_entropy(network.head(*samples.ends([0, 1, 2])), samples.targets([0, 1, 2]))
+    harm = -cross_entropy(network.classify(samples.ends([0, 1, 2]))[0], samples.targets([0, 1, 2]))
     (harm + 0.1 * sum(p.square().sum() for _, p in head(network))).backward()
     before = gradient(network)
     parameters = [p for _, p in head(network) if p.grad is not None]
-    loss = cross_entropy(network.head(*samples.ends([0, 1, 2])), samples.targets([0, 1, 2]))
+    loss = cross_entropy(network.classify(samples.ends([0, 1, 2]))[0], samples.targets([0, 1, 2]))
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     reference = torch.cat(
         [(torch.zeros_like(p) if r is None else r).flatten() for p, r in zip(parameters, found, strict=True)]
@@ -87,7 +87,7 @@ def test_a_gem_takes_out_of_a_gradient_what_would_harm_remembered_clips():
 def test_a_gem_leaves_a_gradient_alone_that_does_no_harm():
     network = model()
     samples = remembered(network, clips("then", [0, 1, 2]))
-    cross_entropy(network.head(*samples.ends([0, 1, 2])), samples.targets([0, 1, 2])).backward()
+    cross_entropy(network.classify(samples.ends([0, 1, 2]))[0], samples.targets([0, 1, 2])).backward()
     before = gradient(network)
     assert AveragedGradients(samples).correct(network, 3, stream("draws")) is None
     assert torch.equal(gradient(network), before)
@@ -100,8 +100,8 @@ def test_the_fisher_information_is_the_expected_squared_gradient_over_all_emotio
     still = tuple({key: values[:1].repeat(5, 0) for key, values in clip.items()} for clip in one.features)
     same = FeatureSamples(one.names, one.labels, still)  # every window of it looks the same
     found = fisher_information(network, same)[name]
-    ends = batch(network, same).ends
-    log_p = network.head(*ends)[0].log_softmax(0)
+    features = batch(network, same).features
+    log_p = network.classify(features)[0][0].log_softmax(0)
     expected = torch.zeros_like(parameter)
     for emotion in range(7):
         (slope,) = torch.autograd.grad(log_p[emotion], [parameter], retain_graph=True)
@@ -148,7 +148,7 @@ def test_importance_adds_up_squared_gradients_of_a_model_tied_to_the_global_one(
         parameters = [p for _, p in head(v)]
         slopes = []
         for position in range(3):
-            loss = cross_entropy(v.head(*samples.ends([position])), samples.targets([position]))
+            loss = cross_entropy(v.classify(samples.ends([position]))[0], samples.targets([position]))
             slopes.append(torch.autograd.grad(loss, parameters, allow_unused=True))
             expected[position] += sum(float(g.square().sum()) for g in slopes[-1] if g is not None) / step
         with torch.no_grad():
