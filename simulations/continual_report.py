@@ -36,4 +36,5 @@ def _best(summary: dict[str, Any]) -> str | None:
     limited = {label: found for label, found in summary["arms"].items() if found["limit_bytes"]}
     if not (limited and summary["informative"]):
         return None
-    return max(limited, key=lambda label: limited[label]["removed"])
+    best: str = max(limited, key=lambda label: limited[label]["removed"])
+    return best
