@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mcoe_model.data.cache import Clips, open_clips
 from mcoe_model.data.see import parse_name
@@ -95,23 +94,16 @@ def _one(
     """Final accuracy and forgetting of one wearer."""
     model = copy.deepcopy(base)
     memory = ReplayMemory("benchmark", replay.bytes)
-    tests = _some(features, [position for _, test in stages for position in test])
+    tests = features.at([position for _, test in stages for position in test])
     bounds = np.cumsum([len(test) for _, test in stages])[:-1]
     accuracy = np.zeros((len(stages), len(stages)))  # R
     for stage, (train, _) in enumerate(stages):
-        samples = _some(features, train)
+        samples = features.at(train)
         method = continual_method(replay, memory)
         fine_tune(model, samples, recipe, train_mode="head", keys=("replay", stage), method=method)
         memory = memory.add(exemplars_of(model, samples, lightings=_lightings(samples), day=0))
         accuracy[stage] = [np.mean(hits) for hits in np.split(np.array(measure(model, tests).hits), bounds)]
     return float(accuracy[-1].mean()), float((accuracy[:-1, :-1].max(axis=0) - accuracy[-1, :-1]).mean())
-
-
-def _some(features: FeatureSamples, positions: list[int]) -> FeatureSamples:
-    labels: NDArray[np.int64] = features.labels[positions]
-    return FeatureSamples(
-        tuple(features.names[p] for p in positions), labels, tuple(features.features[p] for p in positions)
-    )
 
 
 def _lightings(samples: FeatureSamples) -> list[str]:

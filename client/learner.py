@@ -8,8 +8,8 @@ from typing import Protocol
 
 from client.running import NOTHING_RUNS, RunningModel
 from mcoe_model.errors import DataMissing, ModelInvalid
-from mcoe_model.learning.continual import ContinualMethod
 from mcoe_model.learning.fine_tune import fine_tune, measure
+from mcoe_model.learning.method import ContinualMethod
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.weights import copy_weights, model_specs, tensors_of
 from mcoe_model.model_file import ModelCard, Tensors

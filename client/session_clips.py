@@ -9,7 +9,8 @@ from client.learner import Learned
 from client.lesson_book import LessonBook
 from client.lesson_samples import samples_of
 from mcoe_model.errors import DataInvalid, DataMissing
-from mcoe_model.learning.continual import ContinualMethod, continual_method
+from mcoe_model.learning.continual import continual_method
+from mcoe_model.learning.method import ContinualMethod
 from mcoe_model.learning.replay import ReplayMemory
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.settings import ReplaySettings

@@ -6,8 +6,6 @@ on the order in which their jobs end.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import shutil
 import time
@@ -21,7 +19,6 @@ from typing import Any
 from rich.markup import escape
 
 from mcoe_model.data.cache import open_clips
-from mcoe_model.data.synthetic.writer import GENERATOR, write_see
 from mcoe_model.errors import (
     DataMissing,
     McoeError,
@@ -46,7 +43,7 @@ from simulations.flower_engine import check_installed, run_on_flower
 from simulations.local_grid import LOCAL_POLL, LocalGrid
 from simulations.parts import make_parts
 from simulations.provenance import describe_data, new_run, utc_text
-from simulations.scene import Paths, cache_folder, open_scene
+from simulations.scene import Paths, cache_folder, open_scene, synthetic_root
 from simulations.settings import SimulationSettings
 from simulations.summary import write_results
 from simulations.tuning import begin_trial, record
@@ -124,10 +121,7 @@ def data_root(settings: SimulationSettings, display: Display) -> Path:
     """The SEE folder of the run; a synthetic one is made once and kept in the cache."""
     if settings.synthetic is None:
         return Path(settings.data)
-    made = f"{GENERATOR}/{json.dumps(settings.synthetic.as_json(), sort_keys=True)}"
-    root = cache_folder() / "synthetic" / hashlib.sha256(made.encode()).hexdigest()[:16]
-    write_see(root, settings.synthetic, workers=settings.processes, progress=display.phase("synthetic data"))
-    return root
+    return synthetic_root(settings.synthetic, settings.processes, display.phase("synthetic data"))
 
 
 def run(folder: Path, display: Display) -> dict[str, Any]:

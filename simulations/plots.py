@@ -205,6 +205,29 @@ def subjects_plot(alt: str, points: Sequence[SubjectPoint], chance: float) -> Ma
     return _both("subjects", alt, paint, height, height)
 
 
+def stages_plot(name: str, alt: str, lines: Mapping[str, Sequence[float]], unit: str) -> Markup:
+    """A line for each method, in percent, after each stage from the second on; its name stands at the line's end."""
+    colours = [_COLOUR[arm] for arm in ARM_STYLES]
+    markers = [arm.marker for arm in ARM_STYLES.values()]
+
+    def paint(figure: Figure, wide: bool) -> None:
+        axes = figure.subplots()
+        for place, (label, values) in enumerate(lines.items()):
+            colour, marker = colours[place % len(colours)], markers[place // len(colours) % len(markers)]
+            stages = range(2, len(values) + 2)
+            axes.plot(stages, values, marker=marker, color=colour, markersize=6, label=label)
+        axes.axhline(0, color=_COLOUR["line"])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("after stage")
+        axes.set_ylabel(unit)
+        columns = 3 if wide else 1
+        legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+        for text in legend.get_texts():
+            text.set_color(_COLOUR["ink"])
+
+    return _both(name, alt, paint, 330 + 8 * len(lines), 300 + 22 * len(lines))
+
+
 def _reference(line: Callable[..., Any], value: float, colour: str, style: str) -> None:
     line(value, color=_COLOUR[colour], linestyle=style, linewidth=1.6)
 

@@ -36,6 +36,12 @@ RANKED_CLIPS = 5
 def write_report(folder: Path) -> Path:
     """Write report.html of a finished run; returns its path."""
     path = folder / "report.html"
+    write_bytes(path, page("report.html.j2", _content(folder)))
+    return path
+
+
+def page(template: str, content: Mapping[str, Any]) -> bytes:
+    """A page of this folder's templates, with the words that they use."""
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -44,8 +50,7 @@ def write_report(folder: Path) -> Path:
         lstrip_blocks=True,
     )
     pages.filters |= {word.__name__: word for word in (percent, rounded, words.points, words.megabytes)}
-    write_bytes(path, pages.get_template("report.html.j2").render(_content(folder)).encode())
-    return path
+    return pages.get_template(template).render(content).encode()
 
 
 def _content(folder: Path) -> dict[str, Any]:

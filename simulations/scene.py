@@ -5,6 +5,8 @@ A run's folder says it all, so that a worker process, a Flower node or a resumed
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,6 +16,8 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from mcoe_model.data.cache import Clips
+from mcoe_model.data.synthetic.settings import SyntheticSettings
+from mcoe_model.data.synthetic.writer import GENERATOR, write_see
 from mcoe_model.errors import NotResumable
 from mcoe_model.files import read_json
 from mcoe_model.learning.features import fixed_samples, frozen_samples
@@ -21,6 +25,7 @@ from mcoe_model.learning.samples import PictureSamples, Samples, measure_normali
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.model_file import SEE_NORMALISATION, ModelCard, Normalisation
 from mcoe_model.networks import Network
+from mcoe_model.progress import Progress
 from simulations.parts import Parts
 from simulations.settings import SimulationSettings
 
@@ -140,6 +145,14 @@ def fold_folder(folder: Path, settings: SimulationSettings) -> Path:
 def cache_folder() -> Path:
     """Where data, decoded pictures and features stay between runs: MCOE_CACHE, else the user's cache folder."""
     return Path(os.environ["MCOE_CACHE"]) if "MCOE_CACHE" in os.environ else user_cache_path("mcoe")
+
+
+def synthetic_root(settings: SyntheticSettings, workers: int, progress: Progress) -> Path:
+    """The SEE folder of a synthetic data set, which is made once and kept in the cache."""
+    made = f"{GENERATOR}/{json.dumps(settings.as_json(), sort_keys=True)}"
+    root = cache_folder() / "synthetic" / hashlib.sha256(made.encode()).hexdigest()[:16]
+    write_see(root, settings, workers=workers, progress=progress)
+    return root
 
 
 @lru_cache(maxsize=1)

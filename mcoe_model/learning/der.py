@@ -18,19 +18,21 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
+from mcoe_model.learning.method import Batch, ContinualMethod
 from mcoe_model.learning.replay_samples import ReplaySamples
 from mcoe_model.networks import Network, Routing
 
 
 @dataclass(frozen=True)
-class DarkExperience:
+class DarkExperience(ContinualMethod):
     """``alpha`` weighs the distance to the stored logits, ``beta`` the recognition."""
 
     samples: ReplaySamples
     alpha: float
     beta: float
 
-    def term(self, model: Network, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
+    def term(self, model: Network, new: Batch, draws: Generator) -> tuple[Tensor, Routing] | None:
+        size = len(new.labels)
         held, named = self.samples.draw(size, draws), self.samples.draw(size, draws)
         if not held:
             return None

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from mcoe_model.data.sampling import Sampling
 from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.checkpoint import Checkpoint
-from mcoe_model.learning.continual import ContinualMethod
+from mcoe_model.learning.method import Batch, ContinualMethod
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.settings import FineTuneSettings, Optimiser, rate_factor
 from mcoe_model.names import EMOTIONS
@@ -77,9 +77,9 @@ def fine_tune(
     from streams (*keys, purpose, e), so a run that goes on from a checkpoint gives the same bits as one that never
     stopped. ``expert_load`` (E,) replaces the batch's own load in the balancing term.
 
-    ``method`` adds remembered clips to every step; they count in the balancing term, and an expert that was chosen for
-    one of them was used. It needs features of frozen backbones, hence ``train_mode`` head. A method that has nothing to
-    add gives the same bits as none.
+    ``method`` adds a term to the loss of every step, or corrects its gradient. Remembered clips in a term count in the
+    balancing term; an expert that was chosen for a remembered clip was used. It needs features of frozen backbones,
+    hence ``train_mode`` head. A method that has nothing to add gives the same bits as none.
 
     Raises DataMissing when there are no clips, SettingsError for a method where the backbones are trained.
     """
@@ -114,14 +114,15 @@ def fine_tune(
                 loss = model.loss(logits, labels, learned)
                 total += float(loss.detach()) * len(positions)
                 hits += int((logits.argmax(dim=1) == labels).sum())
-                replayed = method.term(model, len(positions), draws) if method else None
-                if replayed:
-                    loss = loss + replayed[0]
-                    routing = Routing(*(torch.cat(both) for both in zip(routing, replayed[1], strict=True)))
+                term = method.term(model, Batch(features, logits, labels), draws) if method else None
+                if term:
+                    loss = loss + term[0]
+                    routing = _together(routing, term[1])
                 if settings.balance and experts:
                     loss = loss + settings.balance * _imbalance(routing, load)
                 descent.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                routing = _together(routing, method.correct(model, len(positions), draws) if method else None)
                 chosen = sorted(set(routing.chosen.reshape(-1).tolist()))
                 _leave_out(experts, chosen)
                 descent.step()
@@ -155,6 +156,10 @@ def measure(model: Network, samples: Samples, *, batch_size: int = 64) -> Measur
             router = router + RouterStatistics.count(routing.gate.numpy(), routing.chosen.numpy())
     model.train(was_training)
     return Measured(total / len(samples.names), router, tuple(hits))
+
+
+def _together(routing: Routing, more: Routing | None) -> Routing:
+    return routing if more is None else Routing(*(torch.cat(both) for both in zip(routing, more, strict=True)))
 
 
 def _optimiser(name: Optimiser, trained: list[nn.Parameter], settings: FineTuneSettings) -> torch.optim.Optimizer:

@@ -13,17 +13,19 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from mcoe_model.learning.method import Batch, ContinualMethod
 from mcoe_model.learning.replay_samples import ReplaySamples
 from mcoe_model.networks import Network, Routing
 
 
 @dataclass(frozen=True)
-class PlainReplay:
+class PlainReplay(ContinualMethod):
     """Every remembered clip of a step weighs as much as a new one, also where fewer are remembered than are new."""
 
     samples: ReplaySamples
 
-    def term(self, model: Network, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
+    def term(self, model: Network, new: Batch, draws: Generator) -> tuple[Tensor, Routing] | None:
+        size = len(new.labels)
         positions = self.samples.draw(size, draws)
         if not positions:
             return None

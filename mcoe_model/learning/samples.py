@@ -101,6 +101,13 @@ class FeatureSamples:
     def lengths(self) -> tuple[int, ...]:
         return tuple(len(next(iter(streams.values()))) for streams in self.features)
 
+    def at(self, positions: Sequence[int]) -> FeatureSamples:
+        """Some of the clips, in this order."""
+        labels: NDArray[np.int64] = self.labels[list(positions)]
+        return FeatureSamples(
+            tuple(self.names[p] for p in positions), labels, tuple(self.features[p] for p in positions)
+        )
+
     def head_inputs(
         self, model: Network, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
     ) -> Features:

@@ -12,6 +12,7 @@ from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.continual import continual_method
 from mcoe_model.learning.der import DarkExperience
 from mcoe_model.learning.fine_tune import fine_tune, measure
+from mcoe_model.learning.method import ContinualMethod
 from mcoe_model.learning.plain_replay import PlainReplay
 from mcoe_model.learning.replay import ReplayMemory
 from mcoe_model.learning.replay_samples import ReplaySamples, exemplars_of
@@ -91,13 +92,9 @@ def test_the_same_memory_gives_the_same_bits_and_a_memory_makes_a_difference(rep
 
 
 def test_nothing_to_replay_leaves_the_bits_of_training_as_they_are(kept):
-    class Nothing:
-        def term(self, model, size, draws):
-            return None
-
     new = clips("new", [0, 1, 2, 3, 4, 5])
     plain = train(new, None)
-    assert equal(plain[0], train(new, Nothing())[0])
+    assert equal(plain[0], train(new, ContinualMethod())[0])
     assert continual_method(ReplaySettings("none"), kept) is None
     assert continual_method(ReplaySettings("der++"), ReplayMemory("g1")) is None
     empty = DarkExperience(ReplaySamples(ReplayMemory("g1")), 1, 1), PlainReplay(ReplaySamples(ReplayMemory("g1")))
@@ -124,11 +121,11 @@ def test_a_run_that_stops_and_goes_on_with_the_same_memory_gives_the_same_bits(k
 
 
 def test_an_expert_that_only_replay_chose_is_trained_and_named():
-    class OneExpert:
+    class OneExpert(ContinualMethod):
         def __init__(self, expert):
             self.expert = expert
 
-        def term(self, model, size, draws):
+        def term(self, model, new, draws):
             term = sum(parameter.square().sum() for parameter in model.moe.experts[self.expert].parameters())
             return term, Routing(torch.full((1, 8), 1 / 8), torch.tensor([[self.expert, self.expert]]))
 
@@ -146,8 +143,8 @@ def test_an_expert_that_only_replay_chose_is_trained_and_named():
 def test_replayed_clips_count_in_the_balancing_term(balance, counts):
     gate = torch.full((3, 8), 1 / 8, requires_grad=True)
 
-    class Routed:
-        def term(self, model, size, draws):
+    class Routed(ContinualMethod):
+        def term(self, model, new, draws):
             return torch.zeros(()), Routing(gate, torch.tensor([[5, 6]] * 3))
 
     train(clips("one", [2]), Routed(), settings=replace(SETTINGS, balance=balance))

@@ -1,0 +1,111 @@
+"""One device learns one stream with one method: lesson after lesson, asked of every domain after every stage.
+
+Letters: T stages, N clips that are asked of.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcoe_model.learning.evaluate import evaluate
+from mcoe_model.learning.fine_tune import fine_tune, measure
+from mcoe_model.learning.methods import MethodSettings, retention
+from mcoe_model.learning.samples import FeatureSamples
+from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.networks import MCOENet
+from mcoe_model.streams import Key
+from simulations.streams import DeviceStream, lessons
+
+
+@dataclass(frozen=True)
+class Known:
+    """Features of clips by index, their lightings, and the labels that learning is told (right or wrong)."""
+
+    samples: FeatureSamples
+    position: dict[int, int]
+    lightings: dict[int, str]
+    told: dict[int, int]
+
+    def asked(self, clips: tuple[int, ...]) -> FeatureSamples:
+        """These clips with their true emotions."""
+        return self.samples.at([self.position[clip] for clip in clips])
+
+    def learned(self, clips: tuple[int, ...]) -> FeatureSamples:
+        """These clips with the labels that they were given."""
+        return replace(self.asked(clips), labels=np.array([self.told[clip] for clip in clips], np.int64))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of a stream: R on own held-out clips and on unseen people, (T + 1, T) each, and the most bytes kept."""
+
+    own: NDArray[np.float64]
+    unseen: NDArray[np.float64]
+    bytes_kept: int
+
+
+def learn_stream(
+    base: MCOENet,
+    known: Known,
+    stream: DeviceStream,
+    method: MethodSettings,
+    *,
+    limit_bytes: int,
+    recipe: FineTuneSettings,
+    lesson_clips: int,
+    exact: bool,
+    keys: tuple[Key, ...],
+) -> Learned:
+    """Learn the stream from the base, which stays as it is.
+
+    ``exact`` asks every window that a clip can be sampled at, else the middle one alone. Every method gets the same
+    clips in the same order with the same windows. ``joint`` begins every stage from the base, with all clips so far and
+    the same epochs, so that its last model was shown each clip as often as any method shows it.
+    Raises SettingsError when the method keeps more than ``limit_bytes``.
+    """
+    model = copy.deepcopy(base)
+    kept = retention(method, copy.deepcopy(base), limit_bytes)
+    rows = [_accuracy(model, known, stream, exact)]
+    most, number = 0, 0
+    for stage, content in enumerate(stream.stages):
+        if method.name == "joint":
+            model = copy.deepcopy(base)
+            so_far = tuple(clip for one in stream.stages[: stage + 1] for clip in one.learned)
+            fine_tune(model, known.learned(so_far), recipe, train_mode="head", keys=(*keys, "joint", stage))
+        else:
+            for clips in lessons(content, lesson_clips):
+                samples = known.learned(clips)
+                doing = kept.method(model) if kept else None
+                fine_tune(model, samples, recipe, train_mode="head", keys=(*keys, "lesson", number), method=doing)
+                if kept:
+                    kept = kept.after(model, samples, [known.lightings[clip] for clip in clips])
+                    most = max(most, kept.size_bytes)
+                number += 1
+        rows.append(_accuracy(model, known, stream, exact))
+    own, unseen = (np.array(side) for side in zip(*rows, strict=True))  # (T + 1, T) each
+    return Learned(own, unseen, most)
+
+
+def _accuracy(
+    model: MCOENet, known: Known, stream: DeviceStream, exact: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Accuracy on every stage's held-out clips and on its unseen ones: (T,) each."""
+    asked = tuple(sorted({clip for one in stream.stages for clip in (*one.held_out, *one.unseen)}))
+    correct = dict(zip(asked, _correct(model, known.asked(asked), exact), strict=True))
+    return (
+        np.array([np.mean([correct[clip] for clip in one.held_out]) for one in stream.stages]),
+        np.array([np.mean([correct[clip] for clip in one.unseen]) for one in stream.stages]),
+    )
+
+
+def _correct(model: MCOENet, samples: FeatureSamples, exact: bool) -> NDArray[np.float64]:
+    """Whether each clip is recognised, or the probability that it is: (N,)."""
+    if not exact:
+        return np.array(measure(model, samples).hits, np.float64)
+    expected = evaluate(model, samples).predicted()  # (N, c)
+    correct: NDArray[np.float64] = expected[np.arange(len(samples.names)), samples.labels]
+    return correct

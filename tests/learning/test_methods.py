@@ -1,0 +1,209 @@
+"""The methods against forgetting: their formulas, what they keep, and that it stays within its limit."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from mcoe_model.errors import SettingsError
+from mcoe_model.learning.agem import AveragedGradients
+from mcoe_model.learning.continual import continual_method
+from mcoe_model.learning.ewc import DECAY, Consolidation, fisher_information
+from mcoe_model.learning.fine_tune import fine_tune
+from mcoe_model.learning.lwf import Distilled
+from mcoe_model.learning.method import Batch
+from mcoe_model.learning.methods import MethodSettings, retention
+from mcoe_model.learning.refed import Importance
+from mcoe_model.learning.replay import ENTRY_BYTES, ReplayMemory
+from mcoe_model.learning.replay_samples import ReplaySamples, exemplars_of
+from mcoe_model.learning.samples import FeatureSamples
+from mcoe_model.learning.settings import FineTuneSettings, ReplaySettings
+from mcoe_model.learning.weights import tensors_of
+from mcoe_model.networks import build
+from mcoe_model.streams import stream
+from mcoe_model.update import is_head
+
+F = 128
+ENTRY = 4 * F * 2 + 7 * 4 + ENTRY_BYTES
+SETTINGS = FineTuneSettings(epochs=1, batch_size=4, learning_rate=1e-3)
+KEEPING = ("experience-replay", "latent-replay", "der++", "a-gem", "ewc", "lwf")
+
+
+def clips(domain, labels):
+    features = []
+    for number, label in enumerate(labels):
+        centre = stream("centre", label).normal(size=F) + stream("domain", domain).normal(size=F)
+        frames, events = (centre + stream("clip", domain, number).normal(size=(2, 5, F))).astype(np.float32)
+        features.append({("frame", "any"): frames, ("event", "any"): events})
+    names = tuple(f"{domain}-{number}" for number in range(len(labels)))
+    return FeatureSamples(names, np.array(labels, np.int64), tuple(features))
+
+
+def model(seed=3):
+    return build("mcoe-tiny", seed=seed).eval()
+
+
+def head(network):
+    return [(name, p) for name, p in network.named_parameters() if is_head(name)]
+
+
+def batch(network, samples):
+    windows = np.array([[0, 1, 2, 3]] * len(samples.names))
+    features = samples.head_inputs(network, list(range(len(samples.names))), windows, None)
+    return Batch(features, network.classify(features)[0], torch.from_numpy(samples.labels))
+
+
+def remembered(network, samples):
+    learned = exemplars_of(network, samples, lightings=["normal"] * len(samples.names), day=0)
+    return ReplaySamples(ReplayMemory("g", 10**6, learned))
+
+
+def gradient(network):
+    return torch.cat([p.grad.flatten() for _, p in head(network) if p.grad is not None]).double()
+
+
+def test_a_gem_takes_out_of_a_gradient_what_would_harm_remembered_clips():
+    network = model()
+    samples = remembered(network, clips("then", [0, 1, 2]))
+    harm = -cross_entropy(network.classify(samples.ends([0, 1, 2]))[0], samples.targets([0, 1, 2]))
+    (harm + 0.1 * sum(p.square().sum() for _, p in head(network))).backward()
+    before = gradient(network)
+    parameters = [p for _, p in head(network) if p.grad is not None]
+    loss = cross_entropy(network.classify(samples.ends([0, 1, 2]))[0], samples.targets([0, 1, 2]))
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    reference = torch.cat(
+        [(torch.zeros_like(p) if r is None else r).flatten() for p, r in zip(parameters, found, strict=True)]
+    ).double()
+    assert before @ reference < 0
+    routing = AveragedGradients(samples).correct(network, 3, stream("draws"))
+    expected = before - (before @ reference) / (reference @ reference) * reference
+    torch.testing.assert_close(gradient(network), expected, rtol=1e-3, atol=1e-6)
+    assert abs(gradient(network) @ reference) < 1e-3 * reference.norm() * before.norm()
+    assert routing.chosen.shape[0] == 3
+
+
+def test_a_gem_leaves_a_gradient_alone_that_does_no_harm():
+    network = model()
+    samples = remembered(network, clips("then", [0, 1, 2]))
+    cross_entropy(network.classify(samples.ends([0, 1, 2]))[0], samples.targets([0, 1, 2])).backward()
+    before = gradient(network)
+    assert AveragedGradients(samples).correct(network, 3, stream("draws")) is None
+    assert torch.equal(gradient(network), before)
+
+
+def test_the_fisher_information_is_the_expected_squared_gradient_over_all_emotions():
+    network, one = model(), clips("one", [4])
+    name = "moe.router.down.weight"
+    parameter = dict(network.named_parameters())[name]
+    still = tuple({key: values[:1].repeat(5, 0) for key, values in clip.items()} for clip in one.features)
+    same = FeatureSamples(one.names, one.labels, still)  # every window of it looks the same
+    found = fisher_information(network, same)[name]
+    features = batch(network, same).features
+    log_p = network.classify(features)[0][0].log_softmax(0)
+    expected = torch.zeros_like(parameter)
+    for emotion in range(7):
+        (slope,) = torch.autograd.grad(log_p[emotion], [parameter], retain_graph=True)
+        expected += log_p[emotion].exp().detach() * slope**2
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9)
+    assert found.max() > 0
+
+
+def test_ewc_holds_what_mattered_and_forgets_old_information_slowly():
+    network, first, second = model(), clips("A", [0, 1]), clips("B", [2, 3])
+    start = Consolidation.begin(network, strength=10)
+    assert start.method(network) is None
+    once = start.after(network, first, ["normal"] * 2)
+    assert once.method(network).term(network, batch(network, second), stream("d"))[0].item() == 0
+    moved = copy.deepcopy(network)
+    with torch.no_grad():
+        for _, parameter in head(moved):
+            parameter.add_(0.01)
+    expected = 10 / 2 * sum(float(f.sum()) for f in once.information.values()) * 0.01**2
+    assert once.term(moved, batch(moved, second), stream("d"))[0].item() == pytest.approx(expected, rel=1e-3)
+    twice = once.after(network, second, ["normal"] * 2)
+    new = fisher_information(network, second)
+    for name, information in twice.information.items():
+        torch.testing.assert_close(information, DECAY * once.information[name] + new[name])
+
+
+def test_lwf_wants_new_clips_spoken_of_as_before():
+    network, new = model(), clips("new", [0, 1, 2])
+    term = Distilled(copy.deepcopy(network), 1.0).method(network)
+    assert term.term(network, batch(network, new), stream("d"))[0].item() == pytest.approx(0, abs=1e-6)
+    told, said = batch(network, new).logits.detach(), batch(model(seed=4), new)
+    p, q = (told / 2).softmax(1), (said.logits.detach() / 2).softmax(1)
+    expected = 4 * float((p * (p / q).log()).sum(1).mean())
+    assert term.term(model(seed=4), said, stream("d"))[0].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_importance_adds_up_squared_gradients_of_a_model_tied_to_the_global_one():
+    network, learned = model(), clips("then", [0, 1, 2])
+    exemplars = exemplars_of(network, learned, lightings=["normal"] * 3, day=0)
+    samples = ReplaySamples(ReplayMemory("g", 10**6, exemplars))
+    v = copy.deepcopy(network)
+    expected = np.zeros(3)
+    for step in (1, 2):
+        parameters = [p for _, p in head(v)]
+        slopes = []
+        for position in range(3):
+            loss = cross_entropy(v.classify(samples.ends([position]))[0], samples.targets([position]))
+            slopes.append(torch.autograd.grad(loss, parameters, allow_unused=True))
+            expected[position] += sum(float(g.square().sum()) for g in slopes[-1] if g is not None) / step
+        with torch.no_grad():
+            for place, (parameter, (_, world)) in enumerate(zip(parameters, head(network), strict=True)):
+                mean = sum(s[place] for s in slopes if s[place] is not None) / 3
+                parameter -= 0.5 * (mean + 0.5 * (parameter - world))
+    found = Importance(network, mix=0.5, steps=2, rate=0.5).of(exemplars)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    kept = Importance(network, mix=0.5, steps=2, rate=0.5).keep(ReplayMemory("g", 2 * ENTRY), exemplars)
+    most = sorted(range(3), key=lambda position: -expected[position])[:2]
+    assert set(kept.names) == {learned.names[position] for position in most}
+
+
+@pytest.mark.parametrize("eviction", ["reservoir", "re-fed"])
+@pytest.mark.parametrize("name", KEEPING)
+def test_what_is_kept_stays_within_its_limit_and_trains(name, eviction):
+    limit = {"ewc": 900_000, "lwf": 450_000, "experience-replay": 50_000}.get(name, 3 * ENTRY + 5)
+    network = model()
+    kept = retention(MethodSettings(name, eviction=eviction), copy.deepcopy(network), limit)
+    for number in range(3):
+        samples = clips(f"lesson {number}", [number, number + 1])
+        keys = (0, "lesson", number)
+        fine_tune(network, samples, SETTINGS, train_mode="head", keys=keys, method=kept.method(network))
+        kept = kept.after(network, samples, ["normal", "hdr"])
+        assert 0 < kept.size_bytes <= limit
+    assert all(np.isfinite(tensor).all() for tensor in tensors_of(network).values())
+    if name in ("latent-replay", "der++", "a-gem"):
+        assert kept.size_bytes == 3 * ENTRY
+    if name == "experience-replay":
+        assert kept.size_bytes == 3 * (4 * 64**2 + ENTRY_BYTES)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("ewc", 200_000), ("lwf", 200_000), ("der++", 1000), ("a-gem", 0)])
+def test_a_limit_that_is_too_small_is_said(name, limit):
+    with pytest.raises(SettingsError, match="more than the limit"):
+        retention(MethodSettings(name), model(), limit)
+
+
+def test_latent_replay_is_what_a_wearable_calls_replay():
+    network, learned, new = model(), clips("then", [0, 1, 2]), clips("new", [3, 4])
+    kept = retention(MethodSettings("latent-replay"), network, 10**6).after(network, learned, ["normal"] * 3)
+    memory = ReplayMemory("g", 10**6).add(exemplars_of(network, learned, lightings=["normal"] * 3, day=0))
+    results = []
+    for method in (kept.method(network), continual_method(ReplaySettings("replay"), memory)):
+        trained = copy.deepcopy(network)
+        fine_tune(trained, new, SETTINGS, train_mode="head", keys=(0,), method=method)
+        results.append(tensors_of(trained))
+    assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_methods_are_read_from_text_and_wrong_ones_named():
+    assert MethodSettings.parse("der++:0.5").weight("alpha") == 0.5
+    assert MethodSettings.parse("der++:0.5").weight("beta") == 1
+    assert MethodSettings.parse("der++:1:0.5", "re-fed").label == "der++:1:0.5+re-fed"
+    assert MethodSettings.parse("ewc", "re-fed").label == "ewc"
+    for text in ("dark", "ewc:1:2", "ewc:much", "ewc:-1", "naive:1", "lwf:nan"):
+        with pytest.raises(SettingsError):
+            MethodSettings.parse(text)
