@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mcoe_model.data.partition import SubjectOverlap, published_split, split_subjects
-from mcoe_model.data.see import SequenceRecord
+from mcoe_model.data.reader import ClipRecord
 from mcoe_model.errors import TooFewSubjects
 from mcoe_model.files import write_json
 from simulations.settings import SimulationSettings
@@ -39,7 +39,7 @@ class Parts:
         return Parts(**{part: tuple(names) for part, names in json.loads(path.read_bytes()).items()})
 
 
-def make_parts(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> Parts:
+def make_parts(settings: SimulationSettings, records: Sequence[ClipRecord]) -> Parts:
     """Divide the sequences as the protocol says.
 
     `unseen-subjects`: by subject; nobody is in two parts. `published`: the test is SEE's own, by sequence, which shares
@@ -63,11 +63,11 @@ def make_parts(settings: SimulationSettings, records: Sequence[SequenceRecord]) 
     return Parts(*(_names(records, getattr(subjects, part)) for part in PARTS))
 
 
-def subject_overlap(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> SubjectOverlap | None:
+def subject_overlap(settings: SimulationSettings, records: Sequence[ClipRecord]) -> SubjectOverlap | None:
     """How many subjects the published split shares between training and testing; None under another protocol."""
     return published_split(records).overlap if settings.protocol == "published" else None
 
 
-def _names(records: Sequence[SequenceRecord], subjects: Sequence[str]) -> tuple[str, ...]:
+def _names(records: Sequence[ClipRecord], subjects: Sequence[str]) -> tuple[str, ...]:
     wanted = set(subjects)
     return tuple(record.name for record in records if record.subject in wanted)

@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 SHIFT = 0.06  # largest shift, share of the side
 BRIGHTNESS = (0.7, 1.4)  # factor on frames, drawn on a log scale
 EVENT_DROP = 0.3  # largest share of event pixels that go back to the background
-BACKGROUND = 128  # grey value of an event picture where nothing happened
+BACKGROUND = 128  # grey value of SEE's event pictures where nothing happened
 
 
-def augment(pictures: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Augmented copies of (B, 4, S, S): two frames, then two event pictures, of each window.
+def augment(
+    pictures: NDArray[np.uint8], generator: np.random.Generator, background: int = BACKGROUND
+) -> NDArray[np.uint8]:
+    """Augmented copies of (B, 2 + 2 C, S, S): two frames, then two event pictures of C channels, of each window.
 
-    The numbers drawn depend on B and S alone, so a batch is augmented the same way whatever it shows.
+    The numbers drawn depend on B and S alone, so a batch is augmented the same way whatever it shows. An event pixel
+    that is lost is ``background`` in all its channels.
     """
-    count, _, size, _ = pictures.shape
+    count, planes, size, _ = pictures.shape
     reach = int(SHIFT * size)
     shifts = generator.integers(-reach, reach + 1, (count, 2))
     brightness = np.exp(generator.uniform(np.log(BRIGHTNESS[0]), np.log(BRIGHTNESS[1]), count)).astype(np.float32)
@@ -30,5 +33,5 @@ def augment(pictures: NDArray[np.uint8], generator: np.random.Generator) -> NDAr
         result[row] = padded[row, :, reach + down : reach + down + size, reach + right : reach + right + size]
     frames = result[:, :2].astype(np.float32) * brightness[:, None, None, None]
     result[:, :2] = np.minimum(frames, 255)
-    result[:, 2:][lost] = BACKGROUND
+    result[:, 2:][np.repeat(lost, planes // 2 - 1, axis=1)] = background
     return result

@@ -1,6 +1,7 @@
 """What training and evaluation see of clips: pictures to encode, or features of frozen backbones already encoded.
 
-Letters: B batch, N pictures, F features of a picture, S side of a picture [pixels].
+Letters: B batch, N pictures, F features of a picture, S side of a picture [pixels], C channels of an event picture
+(1 in SEE; such pictures have no axis for it).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mcoe_model.data.cache import Clips
 from mcoe_model.learning.augment import augment
@@ -72,16 +74,18 @@ class PictureSamples:
     def ends(
         self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
     ) -> Ends:
-        size = self.clips.size
-        pictures = np.empty((len(positions), 4, size, size), np.uint8)  # (B, 4, S, S)
+        size, channels = self.clips.size, self.clips.channels
+        pictures = np.empty((len(positions), 2 + 2 * channels, size, size), np.uint8)  # (B, 2 + 2 C, S, S)
         for row, (position, window) in enumerate(zip(positions, windows, strict=True)):
             frames, events = self.clips.pictures(self.indices[position])
             pictures[row, :2] = frames[window[[0, -1]]]
-            pictures[row, 2:] = events[window[[0, -1]]]
+            pictures[row, 2:] = events[window[[0, -1]]].reshape(-1, size, size)
         if augmentation is not None:
-            pictures = augment(pictures, augmentation)
+            pictures = augment(pictures, augmentation, self.clips.background)
         frame = normalise(pictures[:, :2], self.normalisation.frame_mean, self.normalisation.frame_sd)  # (B, 2, S, S)
-        event = normalise(pictures[:, 2:], self.normalisation.event_mean, self.normalisation.event_sd)  # (B, 2, S, S)
+        event = normalise(pictures[:, 2:], self.normalisation.event_mean, self.normalisation.event_sd)
+        if channels > 1:
+            event = event.reshape(-1, 2, channels, size, size)  # (B, 2, C, S, S)
         return (*_encode_ends(model, frame, "frame"), *_encode_ends(model, event, "event"))
 
 
@@ -131,10 +135,13 @@ def encode_clip(
 def encode_pictures(
     model: MCOENet, frames: NDArray[np.uint8], events: NDArray[np.uint8], normalisation: Normalisation
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
-    """The same of a clip's pictures (N, S, S) themselves, S the model's input size. It is in evaluation mode."""
+    """The same of a clip's pictures (N, S, S) themselves, events (N, C, S, S) where they have several channels.
+
+    S is the model's input size. It is in evaluation mode.
+    """
     streams = {
         "frame": normalise(frames, normalisation.frame_mean, normalisation.frame_sd),  # (N, S, S)
-        "event": normalise(events, normalisation.event_mean, normalisation.event_sd),  # (N, S, S)
+        "event": normalise(events, normalisation.event_mean, normalisation.event_sd),  # (N, S, S) or (N, C, S, S)
     }
     with torch.inference_mode():
         return {
@@ -167,7 +174,7 @@ def measure_normalisation(clips: Clips, indices: Iterable[int]) -> Normalisation
 
 
 def _encode_ends(model: MCOENet, pictures: Tensor, modality: str) -> tuple[Tensor, Tensor]:
-    """(B, 2, S, S) normalised -> features of the first and of the last picture, (B, F) each."""
+    """(B, 2, S, S) or (B, 2, C, S, S) normalised -> features of the first and of the last picture, (B, F) each."""
     first, last = _three_channels(pictures[:, 0]), _three_channels(pictures[:, 1])  # (B, 3, S, S) each
     if len(model.roles) > 1:
         return model.encode(first, modality, model.roles[0]), model.encode(last, modality, model.roles[1])
@@ -175,6 +182,12 @@ def _encode_ends(model: MCOENet, pictures: Tensor, modality: str) -> tuple[Tenso
     return both[: len(first)], both[len(first) :]
 
 
-def _three_channels(grey: Tensor) -> Tensor:
-    """(N, S, S) -> (N, 3, S, S): SEE's pictures are grey, the networks take three equal channels."""
-    return grey[:, None].expand(-1, 3, -1, -1)
+def _three_channels(pictures: Tensor) -> Tensor:
+    """(N, S, S) or (N, C, S, S) -> (N, 3, S, S), what the networks take.
+
+    SEE's pictures are grey, so that the three are equal; a channel that is lacking is zero, the mean of all pictures.
+    """
+    if pictures.dim() == 3:
+        return pictures[:, None].expand(-1, 3, -1, -1)
+    lacking = 3 - pictures.shape[1]
+    return pictures if not lacking else pad(pictures, (0, 0, 0, 0, 0, lacking))
