@@ -53,7 +53,7 @@ def write_see(root: Path, settings: SyntheticSettings, *, workers: int = 1, prog
     Raises OutputExists where ``root`` holds anything else, DiskFull on a full disk.
     """
     clips = plan(settings)
-    with _alone(root):
+    with alone(root):
         claim(root, settings)
         missing = [clip for clip in clips if not _is_there(root, clip)]
         done = len(clips) - len(missing)
@@ -125,7 +125,7 @@ def sessions(clips: tuple[Clip, ...], seed: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def alone(root: Path) -> Iterator[None]:
     """Hold ``root``, made if need be, against other processes. Raises OutputExists where it is no folder."""
     try:
         root.mkdir(parents=True, exist_ok=True)
