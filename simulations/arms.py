@@ -171,6 +171,7 @@ def _write(
             scene.settings.picture_size,
             scene.normalisation(),
             top_k=model.config.top_k,
+            representation=scene.clips.representation,
         )
         card = ModelCard(generation, origin, trained_on=trained_on)
     write_model(scene.paths.arm(arm), tensors, card)

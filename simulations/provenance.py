@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mcoe_model.data.cache import Clips
+from simulations.own import locate_all
 from simulations.parts import Parts, subject_overlap
 from simulations.settings import SimulationSettings
 from simulations.tuning import declared
@@ -25,6 +26,7 @@ def new_run(settings: SimulationSettings) -> dict[str, Any]:
     """The record of a run that is about to start."""
     return {
         "settings": asdict(settings),
+        "own": {kind: asdict(own) for kind, own in locate_all(settings).items()},
         "command": sys.argv,
         "started": utc_text(),
         "commit": _git("rev-parse", "HEAD"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mcoe_model.data.representations import REPRESENTATIONS
 from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.settings import FineTuneSettings, Schedule
@@ -19,6 +20,7 @@ from mcoe_model.networks.presets import PRESETS
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
 from server.aggregation.optimiser import OPTIMISERS, OptimiserName, OptimiserSettings
+from simulations.own import KINDS, is_own
 
 Protocol = Literal["unseen-subjects", "published"]
 Engine = Literal["local", "ray"]
@@ -42,7 +44,10 @@ def _setting(default: Any, says: str) -> Any:
 class SimulationSettings:
     """What `see_by_subject.py` does. Every field is a flag of it and a key of its TOML file."""
 
-    data: str = _setting("", "SEE folder (event/, frame/, emotion.json); without one, synthetic data are made once")
+    data: str = _setting("", "SEE folder (event/, frame/, emotion.json), a table of clips (.csv) or exported spans "
+                             "(spans.csv); without any, synthetic data are made once")
+    data_reader: str = _setting("", "your own reader of --data, as path/file.py:Class")
+    representation: str = _setting("ternary", f"what the networks see of events: {', '.join(REPRESENTATIONS)}")
     subjects: int = _setting(32, "subjects of the synthetic set")
     sequences: int = _setting(14, "sequences per synthetic subject at most; 0: SEE's own counts")
     size: int = _setting(0, "side of the pictures in pixels; 0: the model's own")
@@ -86,13 +91,19 @@ class SimulationSettings:
             "model": tuple(PRESETS),
             "train": TRAIN_MODES,
             "rule": SIMULATED_RULES,
+            "representation": tuple(REPRESENTATIONS),
             "schedule": get_args(Schedule),
             "protocol": get_args(Protocol),
             "engine": get_args(Engine),
             "baselines": get_args(Baselines),
         }.items():
-            if getattr(self, name) not in choices:
-                found.append(f"--{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+            if getattr(self, name) not in choices and not (name in KINDS and is_own(name, getattr(self, name))):
+                mine = ", or your own (docs/add_your_own.md)" if name in KINDS else ""
+                found.append(f"--{name} must be one of {', '.join(choices)}{mine}, not {getattr(self, name)!r}")
+        if self.data_reader and not is_own("data-reader", self.data_reader):
+            found.append(f"--data-reader must be path/file.py:Class or an entry point, not {self.data_reader!r}")
+        if self.data_reader and not self.data:
+            found.append("--data-reader needs --data, the place that it reads")
         at_least = {"rounds": 1, "base_epochs": 1, "folds": 2, "workers": 0, "passes": 0, "seed": 0, "faulty": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:

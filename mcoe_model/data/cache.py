@@ -153,7 +153,7 @@ def read_clips(
     """The clips of a data set, ``size`` pixels square, from ``cache``; decoded by ``workers`` threads when they are not
     there yet. Another process that asks for the same cache meanwhile waits for it.
 
-    ``version`` names the code of a reader and a representation that are not ours, which may change. Clips that cannot
+    ``version`` names the code of a reader that is not ours, which may change. Clips that cannot
     be used, among them those with torn pictures, are in ``Clips.skipped``. Raises DataMissing and DataInvalid as the
     reader does, DataInvalid when nothing is usable or the cache is damaged, SettingsError for a representation that
     needs events where the data hold pictures, DiskFull with the path and the bytes needed.
@@ -259,7 +259,7 @@ def _event_pictures(
                  f"use --representation {TERNARY.name}, or data with the events themselves"]
             )
         return raw
-    shape: tuple[int, int] = recorded.frames[0].shape  # type: ignore[assignment]
+    shape: tuple[int, int] = recorded.frames[0].shape
     cuts = np.searchsorted(raw.events["timestamp"], raw.edges_us, side="right")  # (n + 1,)
     windows = zip(itertools.pairwise(cuts), itertools.pairwise(raw.edges_us.tolist()), strict=True)
     return [

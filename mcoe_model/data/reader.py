@@ -86,7 +86,7 @@ class Unusable(Exception):
 class RawEvents:
     """The events of a clip, on the pixels of its frames.
 
-    - ``events``: (m,) of dtype EVENT in the order of their times, 0 <= x < W and 0 <= y < H; polarity 1 is ON, else OFF.
+    - ``events``: (m,) of dtype EVENT in the order of their times, 0 <= x < W, 0 <= y < H; polarity 1 is ON, else OFF.
     - ``edges_us``: (n + 1,) ascending; window i holds the events of (edges_us[i], edges_us[i + 1]].
     """
 

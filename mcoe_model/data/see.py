@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ class SequenceRecord:
 
     @property
     def clip(self) -> ClipRecord:
-        """What everything after the reader knows of it. SEE does not tell sittings apart."""
+        """What everything after the reader knows of it."""
         return ClipRecord(self.name, self.subject, "", self.lighting, self.emotion, self.split, self.n_frames)
 
     def picture(self, modality: str, index: int) -> str:
@@ -103,7 +103,11 @@ class SeeIndex(NamedTuple):
 
 
 class SeeReader:
-    """SEE as a data set to read (`mcoe_model.data.reader.DataReader`)."""
+    """SEE as a data set to read (`mcoe_model.data.reader.DataReader`).
+
+    SEE does not tell sittings apart; where ``sessions.json`` lies beside the annotation, as with the synthetic
+    `wearable` design, it does: ``{name: {"session": number, ...}}``.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -116,7 +120,9 @@ class SeeReader:
     def index(self) -> DataIndex:
         found = read_see(self._root)
         self._records = {record.name: record for record in found.records}
-        return DataIndex(tuple(record.clip for record in found.records), found.skipped, found.fingerprint)
+        sessions, fingerprint = self._sessions(found.fingerprint)
+        records = (replace(record.clip, session=sessions.get(record.name, "")) for record in found.records)
+        return DataIndex(tuple(records), found.skipped, fingerprint)
 
     def clip(self, record: ClipRecord) -> RecordedClip:
         sequence = self._records[record.name]
@@ -125,6 +131,18 @@ class SeeReader:
             for modality in MODALITIES
         )
         return RecordedClip(frames, events)
+
+    def _sessions(self, fingerprint: str) -> tuple[dict[str, str], str]:
+        """The session of every clip that has one, and the fingerprint with them. Raises DataInvalid."""
+        path = self._root / "sessions.json"
+        if not path.is_file():
+            return {}, fingerprint
+        content = path.read_bytes()
+        try:
+            sessions = {name: str(entry["session"]) for name, entry in json.loads(content).items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
+            raise DataInvalid(f"{path} does not tell sessions ({type(fault).__name__}: {fault}); remove it") from fault
+        return sessions, hashlib.sha256(fingerprint.encode() + content).hexdigest()
 
 
 def parse_name(name: str) -> SequenceName:

@@ -14,8 +14,8 @@ from see_folder import SeeFolder
 
 from mcoe_model.data.cache import open_clips
 from mcoe_model.data.partition import Split, published_split, read_split, split_subjects, write_split
-from mcoe_model.data.sampling import window_law
 from mcoe_model.data.reader import ClipRecord
+from mcoe_model.data.sampling import window_law
 from mcoe_model.data.see import read_see
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError, TooFewSubjects
 from mcoe_model.names import EMOTIONS
