@@ -25,21 +25,22 @@ from mcoe_model.learning.samples import measure_normalisation
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import Generation
-from mcoe_model.networks import PRESETS, build
+from mcoe_model.networks import build
+from mcoe_model.networks.presets import MCOE_PRESETS
 from mcoe_model.workers import one_thread
 
 
 def main() -> None:
     """Print seconds of the first and of later epochs, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mcoe-tiny", choices=PRESETS)
+    parser.add_argument("--model", default="mcoe-tiny", choices=MCOE_PRESETS)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     one_thread()
     settings = FineTuneSettings(epochs=1, batch_size=8)
     with tempfile.TemporaryDirectory() as scratch:
-        folder, size = Path(scratch), PRESETS[asked.model].input_size
+        folder, size = Path(scratch), MCOE_PRESETS[asked.model].input_size
         write_see(folder / "see", SyntheticSettings(subjects=4, size=size, seed=1))
         clips = open_clips(folder / "see", size=size, cache=folder / "clips")
         of_one = max(clips.by_subject().values(), key=len)

@@ -30,7 +30,8 @@ import numpy as np
 from client.ring import PairRing
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, Normalisation, write_model
-from mcoe_model.networks import PRESETS, build
+from mcoe_model.networks import build
+from mcoe_model.networks.presets import MCOE_PRESETS
 
 LONG_S = 1800.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -142,7 +143,7 @@ def measure(model: Path, threads: int, seconds: float, apart_s: float) -> dict[s
 def random_model(preset: str, file: Path) -> Path:
     """A model file of a preset with random weights."""
     tensors = tensors_of(build(preset, seed=0))
-    size = PRESETS[preset].input_size
+    size = MCOE_PRESETS[preset].input_size
     generation = Generation(preset, backbone_sha256(tensors), size, Normalisation(0.3, 0.2, 0.5, 0.1))
     write_model(file, tensors, ModelCard(generation, "benchmark"))
     return file
@@ -151,7 +152,7 @@ def random_model(preset: str, file: Path) -> Path:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mcoe-edge", choices=sorted(PRESETS))
+    parser.add_argument("--model", default="mcoe-edge", choices=sorted(MCOE_PRESETS))
     parser.add_argument("--threads", type=int, choices=(1, 2), default=2)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--long", action="store_true")

@@ -36,12 +36,13 @@ from mcoe_model.learning.settings import FineTuneSettings, ReplaySettings
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, write_model
 from mcoe_model.names import EMOTIONS
-from mcoe_model.networks import PRESETS, MCOENet, build
+from mcoe_model.networks import MCOENet, build
+from mcoe_model.networks.presets import MCOE_PRESETS
 from mcoe_model.workers import one_thread
 
-SIZE = PRESETS["mcoe-tiny"].input_size
+SIZE = MCOE_PRESETS["mcoe-tiny"].input_size
 #: Bytes of an entry of mcoe-tiny.
-ENTRY = 4 * PRESETS["mcoe-tiny"].features * 2 + len(EMOTIONS) * 4 + ENTRY_BYTES
+ENTRY = 4 * MCOE_PRESETS["mcoe-tiny"].features * 2 + len(EMOTIONS) * 4 + ENTRY_BYTES
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from client.enrolment import ClientPaths
 from client.own_models import open_model
 from mcoe_model.data.cache import Clips, open_clips
 from mcoe_model.errors import DataMissing
-from mcoe_model.learning.features import cached_features
+from mcoe_model.learning.features import frozen_samples
 from mcoe_model.learning.samples import PictureSamples, Samples
 from mcoe_model.learning.weights import model_of
 from mcoe_model.model_file import ModelCard
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 from mcoe_model.update import TRAIN_MODES, TrainMode
 
 
@@ -46,24 +46,24 @@ class FolderStore:
     def clip_names(self) -> tuple[str, ...]:
         return tuple(self._clips.records[index].name for index in self._indices)
 
-    def model(self) -> tuple[MCOENet, ModelCard]:
+    def model(self) -> tuple[Network, ModelCard]:
         return self._model
 
-    def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         generation = self._model[1].generation
         if train_mode == "full":
             return PictureSamples(self._clips, self._indices, generation.normalisation)
-        return cached_features(model, generation, self._clips, self._indices, self._paths.cache / "features")
+        return frozen_samples(model, generation, self._clips, self._indices, self._paths.cache / "features")
 
     def method(self) -> None:
         """Nothing: every clip is there, and is learned each time."""
 
-    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def tried(self, model: Network, train_mode: TrainMode) -> Samples:
         """All of them: none is held out."""
         return self.samples(model, train_mode)
 
     @cached_property
-    def _model(self) -> tuple[MCOENet, ModelCard]:
+    def _model(self) -> tuple[Network, ModelCard]:
         tensors, card = open_model(self._model_file, self._lessons_key)
         return model_of(tensors, card, self._model_file), card
 

@@ -37,6 +37,7 @@ from mcoe_model.learning.samples import encode_pictures
 from mcoe_model.learning.settings import FineTuneSettings, ReplaySettings
 from mcoe_model.learning.weights import model_of, tensors_of
 from mcoe_model.model_file import model_bytes
+from mcoe_model.networks import picture_encoder
 from mcoe_model.workers import end_with_parent, one_thread
 
 #: How the head is fine-tuned for its wearer.
@@ -62,7 +63,7 @@ class Learning:
             np.stack([resized(Image.fromarray(picture), generation.input_size) for picture in stream])  # (N, S, S)
             for stream in (pictures[:, 0], pictures[:, 1])
         )
-        features = encode_pictures(self._model, frames, events, generation.normalisation)
+        features = encode_pictures(picture_encoder(self._model), frames, events, generation.normalisation)
         self._book.put(Clip(clip.name, clip.emotion, clip.day, features, lighting_of(pictures[:, 0])))
 
     def learn(self) -> None:

@@ -13,7 +13,7 @@ from mcoe_model.learning.fine_tune import fine_tune, measure
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.weights import copy_weights, model_specs, tensors_of
 from mcoe_model.model_file import ModelCard, Tensors
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 from mcoe_model.protocol import Capability, CheckIn, TrainReport, TrainTask, UpdateMeta, update_id
 from mcoe_model.tensors import Payload
 from mcoe_model.update import TrainMode, make_update, manifest, payload_names
@@ -33,11 +33,11 @@ class ClipStore(Protocol):
         """The labelled clips that are ready to be learned, in the order of `samples`."""
         ...
 
-    def model(self) -> tuple[MCOENet, ModelCard]:
+    def model(self) -> tuple[Network, ModelCard]:
         """The resident model, whose backbones are those of the generation; its head may hold anything."""
         ...
 
-    def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         """The labelled clips: as features of the model's frozen backbones for ``head``, as pictures for ``full``.
 
         Raises DataMissing where there are no pictures any more.
@@ -48,7 +48,7 @@ class ClipStore(Protocol):
         """What keeps clips that were learned before from being unlearned, where they are remembered."""
         ...
 
-    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def tried(self, model: Network, train_mode: TrainMode) -> Samples:
         """The clips that models are compared on; as `samples`."""
         ...
 

@@ -24,7 +24,7 @@ from mcoe_model.edge import SPAN, Recognition, StreamingRecogniser, fold
 from mcoe_model.errors import ModelInvalid
 from mcoe_model.learning.weights import can_build, model_of
 from mcoe_model.model_file import Generation
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import MCOENet, picture_encoder
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def load_live_model(path: Path, key: bytes | None = None) -> LiveModel:
         raise ModelInvalid(f"{path.name} is of another generation ({found}); update this program or take another model")
     if not all(map(math.isfinite, constants)) or min(constants[1], constants[3]) <= 0:
         raise ModelInvalid(f"{path.name} has no usable normalisation; fetch or train it again")
-    network = fold(model_of(tensors, card, path))
+    network = fold(picture_encoder(model_of(tensors, card, path)))
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         raise ModelInvalid(f"{path.name} holds numbers that are not finite; fetch or train it again")
     with torch.inference_mode():  # a layer's first run is slow

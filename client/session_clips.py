@@ -14,7 +14,7 @@ from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.settings import ReplaySettings
 from mcoe_model.learning.weights import load_model
 from mcoe_model.model_file import ModelCard
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 from mcoe_model.update import TrainMode
 
 
@@ -33,10 +33,10 @@ class SessionClips:
     def clip_names(self) -> tuple[str, ...]:
         return self._book.waiting
 
-    def model(self) -> tuple[MCOENet, ModelCard]:
+    def model(self) -> tuple[Network, ModelCard]:
         return self._model
 
-    def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         _only_heads(train_mode)
         return samples_of(self._book.clips(self._book.waiting))
 
@@ -50,7 +50,7 @@ class SessionClips:
             return None
         return continual_method(ReplaySettings(), memory.without(self._book.waiting))
 
-    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def tried(self, model: Network, train_mode: TrainMode) -> Samples:
         """Those that are held out."""
         _only_heads(train_mode)
         return samples_of(self._book.clips(self._book.held_out))

@@ -19,7 +19,8 @@ class RouterStatistics:
     """Statistics of ``examples`` routed clips over E experts.
 
     ``routed[e]`` is the number of clips that chose expert e among their top k (they sum exactly to examples x top_k);
-    ``gate_mass[e]`` is the sum of the gate's probability for e over all clips (they sum to examples).
+    ``gate_mass[e]`` is the sum of the gate's probability for e over all clips (they sum to examples). A model without
+    experts has E and ``top_k`` 0, and both are empty.
     """
 
     examples: int
@@ -75,8 +76,8 @@ class RouterStatistics:
             found.append("a routed count is negative or larger than the number of examples")
         if sum(self.routed) != self.examples * top_k:
             found.append(f"routed counts sum to {sum(self.routed)}, not to {self.examples} x {top_k}")
-        mass = np.asarray(self.gate_mass)
-        if not np.isfinite(mass).all() or (mass < 0).any() or abs(mass.sum() - self.examples) > 1e-3 * self.examples:
+        mass, wanted = np.asarray(self.gate_mass), self.examples if experts else 0
+        if not np.isfinite(mass).all() or (mass < 0).any() or abs(mass.sum() - wanted) > 1e-3 * self.examples:
             found.append("gate masses are not finite, negative, or do not sum to the number of examples")
         return found
 

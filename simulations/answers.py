@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcoe_model.learning.metrics import Scores, paired_difference, recovered_gain, recovered_gain_interval, score
+from mcoe_model.networks.presets import PRESETS
 from simulations.arms import CENTRALISED, read_predictions
 from simulations.scene import Scene, open_scene
 
@@ -144,8 +145,8 @@ def _answers(scene: Scene, names: Sequence[str], part: str, number: int | None =
     if number is None:
         expected = [one.predicted() for one in said]
     else:
-        lengths = tuple(record.n_frames for record in shown)
-        expected = [one.random_pass(scene.settings.seed, number, lengths) for one in said]
+        lengths, sampling = tuple(record.n_frames for record in shown), PRESETS[scene.settings.model].sampling
+        expected = [one.random_pass(sampling, scene.settings.seed, number, lengths) for one in said]
     return Answers(
         said[0].labels,
         np.mean(expected, axis=0),

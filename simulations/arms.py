@@ -20,7 +20,7 @@ from mcoe_model.learning.samples import PictureSamples
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, file_sha256, read_model, write_model
-from mcoe_model.networks import MCOENet, build
+from mcoe_model.networks import Network, build, picture_encoder
 from mcoe_model.networks.resnet import ResNet, load_imagenet
 from mcoe_model.progress import Progress, silent
 from server.cohort import cohort_size
@@ -97,23 +97,25 @@ def read_predictions(path: Path) -> Predictions:
         )
 
 
-def _fresh(scene: Scene) -> MCOENet:
+def _fresh(scene: Scene) -> Network:
     """Random weights of the run's seed, with ImageNet's in the backbones where the settings name a file."""
     model = build(scene.settings.model, seed=scene.settings.seed)
     if scene.settings.imagenet:
-        load_imagenet((cast(ResNet, backbone) for backbone in model.backbones.values()), Path(scene.settings.imagenet))
+        backbones = picture_encoder(model).backbones.values()
+        load_imagenet((cast(ResNet, backbone) for backbone in backbones), Path(scene.settings.imagenet))
     return model
 
 
 def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], progress: Progress) -> None:
-    model = _fresh(scene)
+    model, recipe = _fresh(scene), scene.settings.base_recipe
     indices = tuple(sorted(index for part in parts for index in scene.indices(part)))
     samples = PictureSamples(scene.clips, indices, scene.normalisation())
     fine_tune(
         model,
         samples,
-        scene.settings.base_recipe,
+        recipe.training,
         train_mode="full",
+        optimiser=recipe.optimiser,
         keys=(scene.settings.seed, arm),
         checkpoint=Checkpoint(scene.paths.checkpoint(arm)),
         progress=progress,
@@ -125,7 +127,7 @@ def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], progress: Prog
 def _fine_tune(
     scene: Scene,
     arm: str,
-    model: MCOENet,
+    model: Network,
     card: ModelCard,
     indices: tuple[int, ...],
     recipe: FineTuneSettings,
@@ -157,7 +159,7 @@ def _curve(scene: Scene, arm: str) -> Callable[[Epoch], None]:
 
 
 def _write(
-    scene: Scene, arm: str, model: MCOENet, origin: str, trained_on: dict[str, str], parent: ModelCard | None = None
+    scene: Scene, arm: str, model: Network, origin: str, trained_on: dict[str, str], parent: ModelCard | None = None
 ) -> None:
     """Write an arm's model with its card; a child keeps its parent's generation."""
     tensors = tensors_of(model)
@@ -177,7 +179,7 @@ def _write(
     write_model(scene.paths.arm(arm), tensors, card)
 
 
-def _predict(scene: Scene, name: str, part: str, model: MCOENet, card: ModelCard) -> None:
+def _predict(scene: Scene, name: str, part: str, model: Network, card: ModelCard) -> None:
     said = evaluate(model, scene.evaluation_samples(model, card, scene.indices(part)))
     with atomic_write(scene.paths.predictions(name, part)) as file:
         np.savez(

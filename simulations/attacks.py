@@ -35,7 +35,7 @@ from mcoe_model.learning.samples import FeatureSamples, Samples, encode_clips
 from mcoe_model.learning.weights import load_model
 from mcoe_model.model_file import Tensors
 from mcoe_model.names import EMOTIONS
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import MCOENet, Network, picture_encoder
 from mcoe_model.tensors import unpack
 from mcoe_model.update import TrainMode, block_norms
 from mcoe_model.workers import one_thread
@@ -97,7 +97,7 @@ class HostileStore(SubjectStore):
         super().__init__(open_scene(folder), partition)
         self._poison = poison
 
-    def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         clean = super().samples(model, train_mode)
         if not isinstance(clean, FeatureSamples):
             raise McoeError("hostile clients train the head: run with --train head")
@@ -106,7 +106,8 @@ class HostileStore(SubjectStore):
         if self._poison == "none":
             return clean
         indices = self._scene.indices("clients", self._subject)
-        patched = _patched(model, self._scene.clips.path, indices, self.model()[1].generation.normalisation)
+        normalisation = self.model()[1].generation.normalisation
+        patched = _patched(picture_encoder(model), self._scene.clips.path, indices, normalisation)
         return FeatureSamples(
             clean.names + patched.names,
             np.concatenate([clean.labels, np.full(len(patched.names), TARGET)]),
@@ -195,5 +196,5 @@ def measure(folder: Path, path: Path) -> tuple[float, float]:
     clean = evaluate(model, scene.evaluation_samples(model, card, scene.indices("test")))
     war = float(clean.predicted()[np.arange(len(clean.labels)), clean.labels].mean())
     others = [index for index in scene.indices("test") if scene.clips.records[index].class_index != TARGET]
-    patched = evaluate(model, _patched(model, scene.clips.path, others, card.generation.normalisation))
+    patched = evaluate(model, _patched(picture_encoder(model), scene.clips.path, others, card.generation.normalisation))
     return war, float(patched.predicted()[:, TARGET].mean())

@@ -17,7 +17,7 @@ from client.app import make_client_app
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.weights import load_model
 from mcoe_model.model_file import ModelCard
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from mcoe_model.workers import one_thread
 from simulations.coordination import coordinate, say_events
@@ -45,21 +45,21 @@ class SubjectStore:
             return ()
         return tuple(self._scene.clips.records[index].name for index in self._scene.indices("clients", self._subject))
 
-    def model(self) -> tuple[MCOENet, ModelCard]:
+    def model(self) -> tuple[Network, ModelCard]:
         return _resident(self._scene.paths.base)
 
-    def samples(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         return self._scene.training_samples(model, self.model()[1], self._scene.indices("clients", self._subject))
 
     def method(self) -> None:
         """Nothing: a subject's clips are all learned in every round."""
 
-    def tried(self, model: MCOENet, train_mode: TrainMode) -> Samples:
+    def tried(self, model: Network, train_mode: TrainMode) -> Samples:
         return self.samples(model, train_mode)
 
 
 @lru_cache(maxsize=1)
-def _resident(path: Path) -> tuple[MCOENet, ModelCard]:
+def _resident(path: Path) -> tuple[Network, ModelCard]:
     """One model per process, whatever the number of clients: each task overwrites its weights in place."""
     return load_model(path)
 

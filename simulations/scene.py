@@ -16,11 +16,11 @@ from platformdirs import user_cache_path
 from mcoe_model.data.cache import Clips
 from mcoe_model.errors import NotResumable
 from mcoe_model.files import read_json
-from mcoe_model.learning.features import cached_features
-from mcoe_model.learning.samples import FeatureSamples, PictureSamples, Samples, encode_clips, measure_normalisation
+from mcoe_model.learning.features import fixed_samples, frozen_samples
+from mcoe_model.learning.samples import PictureSamples, Samples, measure_normalisation
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.model_file import SEE_NORMALISATION, ModelCard, Normalisation
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 from simulations.own import install, recorded
 from simulations.parts import Parts
 from simulations.settings import SimulationSettings
@@ -108,20 +108,20 @@ class Scene:
         recipe = self.settings.client_recipe
         return replace(recipe, learning_rate=tuned["chosen"]) if tuned else recipe
 
-    def training_samples(self, model: MCOENet, card: ModelCard, indices: Iterable[int]) -> Samples:
+    def training_samples(self, model: Network, card: ModelCard, indices: Iterable[int]) -> Samples:
         """Clips to fine-tune on: features of the frozen backbones for `head`, pictures for `full`."""
         if self.settings.train == "full":
             return PictureSamples(self.clips, tuple(indices), card.generation.normalisation)
         return self._features(model, card, indices)
 
-    def evaluation_samples(self, model: MCOENet, card: ModelCard, indices: Iterable[int]) -> FeatureSamples:
+    def evaluation_samples(self, model: Network, card: ModelCard, indices: Iterable[int]) -> Samples:
         """Clips to evaluate on; features are kept where the backbones do not change from round to round."""
         if self.settings.train == "full":
-            return encode_clips(model, self.clips, indices, card.generation.normalisation)
+            return fixed_samples(model, card.generation, self.clips, indices)
         return self._features(model, card, indices)
 
-    def _features(self, model: MCOENet, card: ModelCard, indices: Iterable[int]) -> FeatureSamples:
-        return cached_features(model, card.generation, self.clips, indices, cache_folder() / "features")
+    def _features(self, model: Network, card: ModelCard, indices: Iterable[int]) -> Samples:
+        return frozen_samples(model, card.generation, self.clips, indices, cache_folder() / "features")
 
 
 def fold_folder(folder: Path, settings: SimulationSettings) -> Path:

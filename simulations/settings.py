@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 from mcoe_model.data.representations import REPRESENTATIONS
 from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.errors import DataMissing, SettingsError
-from mcoe_model.learning.settings import FineTuneSettings, Schedule
+from mcoe_model.learning.settings import FineTuneSettings, Recipe, Schedule
+from mcoe_model.networks.mcoe import McoeConfig
 from mcoe_model.networks.presets import PRESETS
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
@@ -51,10 +52,10 @@ class SimulationSettings:
     subjects: int = _setting(32, "subjects of the synthetic set")
     sequences: int = _setting(14, "sequences per synthetic subject at most; 0: SEE's own counts")
     size: int = _setting(0, "side of the pictures in pixels; 0: the model's own")
-    model: str = _setting("mcoe-tiny", "preset: mcoe, mcoe-edge, mcoe-tiny")
+    model: str = _setting("mcoe-tiny", f"preset: {', '.join(PRESETS)}")
     base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
     imagenet: str = _setting("", "file with torchvision's ResNet-18 weights for the backbones (.safetensors or .pth)")
-    base_epochs: int = _setting(20, "epochs of the base model's training")
+    base_epochs: int = _setting(0, "epochs of the base model's training; 0: its recipe's own")
     rounds: int = _setting(24, "federated rounds")
     cohort: str = _setting("all", "clients per round: all, a number or a share")
     local_epochs: int = _setting(1, "epochs on a client in one round")
@@ -104,7 +105,7 @@ class SimulationSettings:
             found.append(f"--data-reader must be path/file.py:Class or an entry point, not {self.data_reader!r}")
         if self.data_reader and not self.data:
             found.append("--data-reader needs --data, the place that it reads")
-        at_least = {"rounds": 1, "base_epochs": 1, "folds": 2, "workers": 0, "passes": 0, "seed": 0, "faulty": 0}
+        at_least = {"rounds": 1, "base_epochs": 0, "folds": 2, "workers": 0, "passes": 0, "seed": 0, "faulty": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 found.append(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}")
@@ -119,6 +120,11 @@ class SimulationSettings:
             found.append(f"--cohort must be 'all', a whole number or a share between 0 and 1, not {self.cohort!r}")
         if self.size and not 16 <= self.size <= 512:
             found.append(f"--size must be 0 (the model's own) or between 16 and 512 pixels, not {self.size}")
+        config = PRESETS.get(self.model)
+        if config and config.fixed_size and self.picture_size != config.input_size:
+            found.append(f"--size must be 0: {self.model} takes pictures of {config.input_size} pixels only")
+        if self.imagenet and config and not isinstance(config, McoeConfig):
+            found.append(f"--imagenet has weights of ResNet-18, which {self.model} does not contain; leave it out")
         for build in (lambda: self.rates, self._fine_tune, self._synthetic, lambda: self.optimiser):
             try:
                 build()
@@ -169,14 +175,12 @@ class SimulationSettings:
         return tuple(dataclasses.replace(self, fold=str(number)) for number in range(self.folds))
 
     @property
-    def base_recipe(self) -> FineTuneSettings:
-        """How the base, and everything else that starts from scratch, is trained centrally."""
-        if self.protocol == "published":
-            return FineTuneSettings(
-                self.base_epochs, 64, 3e-4, 1e-3, schedule="step", batch_norm="running", balance=0.0, augment=False
-            )
-        rate = 3e-4 if self.model == "mcoe" else 2e-3
-        return FineTuneSettings(self.base_epochs, 16, rate, 1e-2, schedule="cosine", batch_norm="running", augment=True)
+    def base_recipe(self) -> Recipe:
+        """How the base, and everything else that starts from scratch, is trained centrally: as its model says."""
+        config = PRESETS[self.model]
+        recipe = config.published_recipe if self.protocol == "published" else config.recipe
+        epochs = self.base_epochs or recipe.training.epochs
+        return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=epochs))
 
     @property
     def client_recipe(self) -> FineTuneSettings:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,44 @@ def draw_window(
     offset = int(generator.integers(_offsets(length, samples, stride)))
     begin = int(generator.integers(_begins(length, offset, samples, stride)))
     return np.array(_window(length, offset, begin, samples, stride), dtype=np.int64)
+
+
+class Sampling(Protocol):
+    """Which pictures of a clip a network sees: the windows, and in which places of a window it looks."""
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The places in a window whose frame is seen; negative ones count from its end."""
+        ...
+
+    @property
+    def events(self) -> tuple[int, ...]:
+        """The places whose event picture is seen."""
+        ...
+
+    def law(self, length: int) -> WindowLaw:
+        """The distribution of `draw` for a sequence of ``length`` pictures. Raises ValueError when it has none."""
+        ...
+
+    def draw(self, length: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """One window (samples,) of a sequence of ``length`` pictures: indices of its pictures."""
+        ...
+
+
+@dataclass(frozen=True)
+class RandomWindow:
+    """The published choice, as above: ``samples`` pictures, each ``stride`` after the one before."""
+
+    samples: int = SAMPLES
+    stride: int = STRIDE
+    frames: tuple[int, ...] = (0, -1)
+    events: tuple[int, ...] = (0, -1)
+
+    def law(self, length: int) -> WindowLaw:
+        return window_law(length, samples=self.samples, stride=self.stride)
+
+    def draw(self, length: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        return draw_window(length, generator, samples=self.samples, stride=self.stride)
 
 
 def _offsets(length: int, samples: int, stride: int) -> int:

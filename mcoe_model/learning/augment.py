@@ -1,6 +1,6 @@
 """Light augmentation of a window's pictures: a shift, a change of brightness, and lost events.
 
-Not in the publications, which use none. A shift stands for a slipped headset and moves all four pictures alike.
+Not in the publications, which use none. A shift stands for a slipped headset and moves a window's pictures alike.
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ BACKGROUND = 128  # grey value of SEE's event pictures where nothing happened
 
 
 def augment(
-    pictures: NDArray[np.uint8], generator: np.random.Generator, background: int = BACKGROUND
+    pictures: NDArray[np.uint8],
+    frames: int,
+    generator: np.random.Generator,
+    channels: int = 1,
+    background: int = BACKGROUND,
 ) -> NDArray[np.uint8]:
-    """Augmented copies of (B, 2 + 2 C, S, S): two frames, then two event pictures of C channels, of each window.
+    """Augmented copies of (B, N, S, S): of each window first its ``frames`` frames, then its event pictures, with all
+    their ``channels`` one after the other.
 
-    The numbers drawn depend on B and S alone, so a batch is augmented the same way whatever it shows. An event pixel
-    that is lost is ``background`` in all its channels.
+    The numbers drawn depend on the number of pictures and S alone, so a batch is augmented the same way whatever it
+    shows. An event pixel that is lost is ``background`` in every channel.
     """
-    count, planes, size, _ = pictures.shape
+    count, shown, size, _ = pictures.shape
     reach = int(SHIFT * size)
     shifts = generator.integers(-reach, reach + 1, (count, 2))
     brightness = np.exp(generator.uniform(np.log(BRIGHTNESS[0]), np.log(BRIGHTNESS[1]), count)).astype(np.float32)
-    lost = generator.random((count, 2, size, size), np.float32) < generator.uniform(0, EVENT_DROP, (count, 1, 1, 1))
+    chance = generator.random((count, (shown - frames) // channels, size, size), np.float32)
+    lost = chance < generator.uniform(0, EVENT_DROP, (count, 1, 1, 1))
     result = np.empty_like(pictures)
     padded = np.pad(pictures, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
     for row, (down, right) in enumerate(shifts):
         result[row] = padded[row, :, reach + down : reach + down + size, reach + right : reach + right + size]
-    frames = result[:, :2].astype(np.float32) * brightness[:, None, None, None]
-    result[:, :2] = np.minimum(frames, 255)
-    result[:, 2:][np.repeat(lost, planes // 2 - 1, axis=1)] = background
+    brightened = result[:, :frames].astype(np.float32) * brightness[:, None, None, None]
+    result[:, :frames] = np.minimum(brightened, 255)
+    result[:, frames:][np.repeat(lost, channels, axis=1)] = background
     return result

@@ -12,13 +12,13 @@ from mcoe_model.learning.plain_replay import PlainReplay
 from mcoe_model.learning.replay import ReplayMemory
 from mcoe_model.learning.replay_samples import ReplaySamples
 from mcoe_model.learning.settings import ReplaySettings
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.networks import Network, Routing
 
 
 class ContinualMethod(Protocol):
     """What is added to the loss of every step."""
 
-    def term(self, model: MCOENet, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
+    def term(self, model: Network, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
         """A term of the loss (), and how the clips behind it were routed; None when there is nothing to add.
 
         ``size`` is the number of new clips in this step; ``draws`` are the epoch's random numbers, from which nothing

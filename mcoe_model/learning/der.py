@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from mcoe_model.learning.replay_samples import ReplaySamples
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.networks import Network, Routing
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class DarkExperience:
     alpha: float
     beta: float
 
-    def term(self, model: MCOENet, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
+    def term(self, model: Network, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
         held, named = self.samples.draw(size, draws), self.samples.draw(size, draws)
         if not held:
             return None
-        logits, routing = model.head(*self.samples.ends(held + named), routing=True)  # (2B, c)
+        logits, routing = model.classify(self.samples.ends(held + named))  # (2B, c)
         distance = mse_loss(logits[: len(held)], self.samples.logits(held))
         return self.alpha * distance + self.beta * cross_entropy(
             logits[len(held) :], self.samples.targets(named)

@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mcoe_model.data.sampling import draw_window, window_law
-from mcoe_model.learning.samples import FeatureSamples
+from mcoe_model.data.sampling import Sampling
+from mcoe_model.learning.samples import Samples
 from mcoe_model.names import EMOTIONS
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import Network
 from mcoe_model.streams import stream
+
+#: Windows that go through a model together: what they hold of pictures and maps fits a small machine's memory.
+_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -48,33 +51,37 @@ class Predictions:
         np.add.at(result, self.clip, softmax * self.probability[:, None])
         return result
 
-    def random_pass(self, seed: int, number: int, lengths: tuple[int, ...]) -> NDArray[np.float64]:
+    def random_pass(
+        self, sampling: Sampling, seed: int, number: int, lengths: tuple[int, ...]
+    ) -> NDArray[np.float64]:
         """One of the published random passes: one drawn window per clip; (N, c) with a single one in each row."""
         generator = stream(seed, "random pass", number)
         rows = {(int(c), *map(int, w)): row for row, (c, w) in enumerate(zip(self.clip, self.window, strict=True))}
         result = np.zeros((len(self.names), len(EMOTIONS)))
         for clip, length in enumerate(lengths):
-            window = draw_window(length, generator)
+            window = sampling.draw(length, generator)
             result[clip, self.logits[rows[clip, int(window[0]), int(window[-1])]].argmax()] = 1
         return result
 
 
-def evaluate(model: MCOENet, samples: FeatureSamples) -> Predictions:
+def evaluate(model: Network, samples: Samples) -> Predictions:
     """Run the head over every window of every clip. The model must be in evaluation mode.
 
-    A clip's windows are one batch, so what is said of a clip does not depend on which others are evaluated.
+    A batch has windows of one clip only, so what is said of a clip does not depend on which others are evaluated.
     """
     clip, window, probability, logits, chosen = [], [], [], [], []
     with torch.inference_mode():
         for position, length in enumerate(samples.lengths):
-            law = window_law(length)
-            ends = samples.ends(model, [position] * len(law.windows), law.windows, None)
-            said, routing = model.head(*ends, routing=True)  # (W, c)
+            law = model.config.sampling.law(length)
             clip.append(np.full(len(law.windows), position))
             window.append(law.windows[:, [0, -1]])
             probability.append(law.probability)
-            logits.append(said.numpy())
-            chosen.append(routing.chosen.numpy().astype(np.int8))
+            for start in range(0, len(law.windows), _TOGETHER):
+                windows = law.windows[start : start + _TOGETHER]
+                features = samples.head_inputs(model, [position] * len(windows), windows, None)
+                said, routing = model.classify(features)  # (W, c)
+                logits.append(said.numpy())
+                chosen.append(routing.chosen.numpy().astype(np.int8))
     return Predictions(
         samples.names,
         samples.labels,

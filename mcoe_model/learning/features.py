@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save
 
 from mcoe_model.data.cache import Clips
 from mcoe_model.files import write_bytes
-from mcoe_model.learning.samples import FeatureSamples, encode_clip, encode_clips
+from mcoe_model.learning.samples import FeatureSamples, PictureSamples, Samples, encode_clip, encode_clips
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import Generation, ModelCard
-from mcoe_model.networks import MCOENet
+from mcoe_model.networks import MCOENet, Network
 
 
 def cached_features(
@@ -43,12 +43,28 @@ def cached_features(
     return FeatureSamples(tuple(clips.records[index].name for index in chosen), labels, tuple(streams))
 
 
-def every_clip(model: MCOENet, card: ModelCard, clips: Clips, folder: Path) -> FeatureSamples:
-    """Features of every clip: cached in ``folder``, or computed anew once the backbones have been trained on.
+def frozen_samples(
+    model: Network, generation: Generation, clips: Clips, indices: Iterable[int], folder: Path
+) -> Samples:
+    """Clips for a head over frozen backbones: as `cached_features`, or as pictures for a model of whole windows."""
+    if isinstance(model, MCOENet):
+        return cached_features(model, generation, clips, indices, folder)
+    return PictureSamples(clips, tuple(indices), generation.normalisation)
+
+
+def fixed_samples(model: Network, generation: Generation, clips: Clips, indices: Iterable[int]) -> Samples:
+    """Clips to evaluate a model on whose features nobody keeps: computed once and held in memory, where it has any."""
+    if isinstance(model, MCOENet):
+        return encode_clips(model, clips, indices, generation.normalisation)
+    return PictureSamples(clips, tuple(indices), generation.normalisation)
+
+
+def every_clip(model: Network, card: ModelCard, clips: Clips, folder: Path) -> Samples:
+    """Every clip for evaluation: features from ``folder``, or computed anew once the backbones have been trained on.
 
     A lineage that trains its backbones keeps the generation of its first model, and the cache is by generation.
     """
     indices = range(len(clips.records))
     if backbone_sha256(tensors_of(model)) != card.generation.backbone_sha256:
-        return encode_clips(model, clips, indices, card.generation.normalisation)
-    return cached_features(model, card.generation, clips, indices, folder)
+        return fixed_samples(model, card.generation, clips, indices)
+    return frozen_samples(model, card.generation, clips, indices, folder)

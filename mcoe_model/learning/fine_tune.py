@@ -1,6 +1,7 @@
 """The training loop, written once: the wearable's fine-tuning, a fleet's base model and every baseline run through it.
 
-Cross-entropy, AdamW and a random window per clip and epoch, as the released code of MCO-E Net trains. Differs: a
+A random window per clip and epoch, AdamW and cross-entropy, as the released code of MCO-E Net trains; a model can say
+another loss, a recipe another optimiser. Differs: a
 load-balancing term can be added, E x sum_e f_e p_e with the expert load f of the whole cohort where it is known
 (Qiu et al. 2025, "Demons in the Detail", https://arxiv.org/abs/2501.11873); a mixture of experts trained on a few clips
 otherwise soon uses two of them only.
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mcoe_model.data.sampling import draw_window, window_law
+from mcoe_model.data.sampling import Sampling
 from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.continual import ContinualMethod
 from mcoe_model.learning.samples import Samples
-from mcoe_model.learning.settings import FineTuneSettings, rate_factor
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.learning.settings import FineTuneSettings, Optimiser, rate_factor
+from mcoe_model.networks import Network, Routing
 from mcoe_model.progress import Progress, silent
 from mcoe_model.router_statistics import RouterStatistics
 from mcoe_model.streams import Key, stream, stream_seed
@@ -56,7 +57,7 @@ class Measured:
 
 
 def fine_tune(
-    model: MCOENet,
+    model: Network,
     samples: Samples,
     settings: FineTuneSettings,
     *,
@@ -64,6 +65,7 @@ def fine_tune(
     keys: Sequence[Key],
     expert_load: Sequence[float] = (),
     method: ContinualMethod | None = None,
+    optimiser: Optimiser = "adamw",
     checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -85,12 +87,12 @@ def fine_tune(
     if method is not None and train_mode != "head":
         raise SettingsError([f"train mode {train_mode} changes the backbones whose features a replay memory holds"])
     trained = [p for name, p in model.named_parameters() if _is_trained(name, train_mode)]
-    optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    experts = [list(expert.parameters()) for expert in model.moe.experts]
-    used = torch.zeros(model.config.experts, dtype=torch.bool)
+    descent = _optimiser(optimiser, trained, settings)
+    experts = model.expert_parameters()
+    used = torch.zeros(len(experts), dtype=torch.bool)
     load = torch.tensor(expert_load, dtype=torch.float32) if len(expert_load) else None
     steps = math.ceil(len(samples.names) / settings.batch_size)
-    first = checkpoint.restore(model, optimiser) if checkpoint else 0
+    first = checkpoint.restore(model, descent) if checkpoint else 0
     note = "epochs"
     with _training(model, settings):
         for epoch in range(first, settings.epochs):
@@ -98,39 +100,41 @@ def fine_tune(
             total, hits = 0.0, 0
             torch.manual_seed(stream_seed(*keys, "dropout", epoch))
             draws = stream(*keys, "replay", epoch)
-            for step, (positions, windows, generator) in enumerate(_batches(samples, settings, keys, epoch)):
+            batches = _batches(samples, model.config.sampling, settings, keys, epoch)
+            for step, (positions, windows, generator) in enumerate(batches):
                 share = (epoch * steps + step) / (settings.epochs * steps)
-                for group in optimiser.param_groups:
+                for group in descent.param_groups:
                     group["lr"] = settings.learning_rate * rate_factor(settings.schedule, share=share, step=epoch)
-                ends = samples.ends(model, positions, windows, generator)
-                logits, routing = model.head(*ends, routing=True)  # (B, 7)
+                with torch.set_grad_enabled(train_mode == "full"):
+                    features = samples.head_inputs(model, positions, windows, generator)
+                logits, routing = model.classify(features)  # (B, 7)
                 labels = torch.from_numpy(samples.labels[positions])  # (B,)
-                loss = cross_entropy(logits, labels)
+                loss = model.loss(logits, labels)
                 total += float(loss.detach()) * len(positions)
                 hits += int((logits.argmax(dim=1) == labels).sum())
                 replayed = method.term(model, len(positions), draws) if method else None
                 if replayed:
                     loss = loss + replayed[0]
                     routing = Routing(*(torch.cat(both) for both in zip(routing, replayed[1], strict=True)))
-                if settings.balance:
+                if settings.balance and experts:
                     loss = loss + settings.balance * _imbalance(routing, load)
-                optimiser.zero_grad(set_to_none=True)
+                descent.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 chosen = sorted(set(routing.chosen.reshape(-1).tolist()))
                 _leave_out(experts, chosen)
-                optimiser.step()
+                descent.step()
                 used[chosen] = True
             done = Epoch(epoch + 1, total / len(samples.names), hits / len(samples.names))
             note = f"epochs, loss {done.loss:.2f}"
             if on_epoch:
                 on_epoch(done)
             if checkpoint:
-                checkpoint.save(model, optimiser, epoch + 1, last=epoch + 1 == settings.epochs)
+                checkpoint.save(model, descent, epoch + 1, last=epoch + 1 == settings.epochs)
     progress(settings.epochs, settings.epochs, note)
     return tuple(int(expert) for expert in used.nonzero())
 
 
-def measure(model: MCOENet, samples: Samples, *, batch_size: int = 64) -> Measured:
+def measure(model: Network, samples: Samples, *, batch_size: int = 64) -> Measured:
     """Mean cross-entropy, router statistics and hits over one window of every clip: the middle one of its sampling law.
 
     The model is in evaluation mode meanwhile and goes back to the mode it was in.
@@ -141,14 +145,20 @@ def measure(model: MCOENet, samples: Samples, *, batch_size: int = 64) -> Measur
     with torch.inference_mode():
         for start in range(0, len(samples.names), batch_size):
             positions = np.arange(start, min(start + batch_size, len(samples.names)))
-            windows = np.stack([_middle_window(samples.lengths[p]) for p in positions])
-            logits, routing = model.head(*samples.ends(model, positions.tolist(), windows, None), routing=True)
+            windows = np.stack([_middle_window(model.config.sampling, samples.lengths[p]) for p in positions])
+            logits, routing = model.classify(samples.head_inputs(model, positions.tolist(), windows, None))
             labels = torch.from_numpy(samples.labels[positions])  # (B,)
             total += float(cross_entropy(logits, labels, reduction="sum"))
             hits += (logits.argmax(dim=1) == labels).tolist()
             router = router + RouterStatistics.count(routing.gate.numpy(), routing.chosen.numpy())
     model.train(was_training)
     return Measured(total / len(samples.names), router, tuple(hits))
+
+
+def _optimiser(name: Optimiser, trained: list[nn.Parameter], settings: FineTuneSettings) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(trained, settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
 def _leave_out(experts: Sequence[Sequence[nn.Parameter]], chosen: Sequence[int]) -> None:
@@ -164,7 +174,7 @@ def _is_trained(name: str, train_mode: TrainMode) -> bool:
 
 
 @contextmanager
-def _training(model: MCOENet, settings: FineTuneSettings) -> Iterator[None]:
+def _training(model: Network, settings: FineTuneSettings) -> Iterator[None]:
     """Training mode, with batch normalisation as the settings say; evaluation mode afterwards."""
     model.train()
     if settings.batch_norm == "frozen":
@@ -178,7 +188,7 @@ def _training(model: MCOENet, settings: FineTuneSettings) -> Iterator[None]:
 
 
 def _batches(
-    samples: Samples, settings: FineTuneSettings, keys: Sequence[Key], epoch: int
+    samples: Samples, sampling: Sampling, settings: FineTuneSettings, keys: Sequence[Key], epoch: int
 ) -> Iterator[tuple[list[int], NDArray[np.int64], np.random.Generator | None]]:
     """An epoch's batches: every clip once, in random order, with a random window each (B, samples)."""
     order = stream(*keys, "order", epoch).permutation(len(samples.names))
@@ -186,7 +196,7 @@ def _batches(
     augmentation = stream(*keys, "augment", epoch) if settings.augment else None
     for start in range(0, len(order), settings.batch_size):
         positions = [int(position) for position in order[start : start + settings.batch_size]]
-        yield positions, np.stack([draw_window(samples.lengths[p], windows) for p in positions]), augmentation
+        yield positions, np.stack([sampling.draw(samples.lengths[p], windows) for p in positions]), augmentation
 
 
 def _imbalance(routing: Routing, load: Tensor | None) -> Tensor:
@@ -198,7 +208,7 @@ def _imbalance(routing: Routing, load: Tensor | None) -> Tensor:
     return experts * (load * gate.mean(dim=0)).sum()
 
 
-def _middle_window(length: int) -> NDArray[np.int64]:
-    windows: NDArray[np.int64] = window_law(length).windows
+def _middle_window(sampling: Sampling, length: int) -> NDArray[np.int64]:
+    windows: NDArray[np.int64] = sampling.law(length).windows
     middle: NDArray[np.int64] = windows[len(windows) // 2]
     return middle

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mcoe_model.learning.replay_samples import ReplaySamples
-from mcoe_model.networks import MCOENet, Routing
+from mcoe_model.networks import Network, Routing
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class PlainReplay:
 
     samples: ReplaySamples
 
-    def term(self, model: MCOENet, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
+    def term(self, model: Network, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
         positions = self.samples.draw(size, draws)
         if not positions:
             return None
-        logits, routing = model.head(*self.samples.ends(positions), routing=True)  # (B, c)
+        logits, routing = model.classify(self.samples.ends(positions))  # (B, c)
         return cross_entropy(logits, self.samples.targets(positions)) * (len(positions) / size), routing

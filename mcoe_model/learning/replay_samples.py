@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.random import Generator
-from numpy.typing import NDArray
 from torch import Tensor
 
-from mcoe_model.data.sampling import draw_window
 from mcoe_model.learning.replay import Exemplar, ReplayMemory
-from mcoe_model.learning.samples import Ends, Samples
-from mcoe_model.networks import MCOENet
+from mcoe_model.learning.samples import Samples
+from mcoe_model.networks import Features, Network
 from mcoe_model.streams import stream
 
 
@@ -31,10 +29,10 @@ class ReplaySamples:
         count = len(self.names)
         return [int(position) for position in draws.choice(count, size=min(size, count), replace=False)]
 
-    def ends(self, positions: Sequence[int]) -> Ends:
+    def ends(self, positions: Sequence[int]) -> Features:
         """The features of their windows' four pictures, float32 (B, F) each."""
         stacked = torch.from_numpy(np.stack([self._ends[p] for p in positions], axis=1).astype(np.float32))  # (4, B, F)
-        return stacked[0], stacked[1], stacked[2], stacked[3]
+        return tuple(stacked)
 
     def targets(self, positions: Sequence[int]) -> Tensor:
         """Their labels (B,)."""
@@ -45,7 +43,7 @@ class ReplaySamples:
         return torch.from_numpy(np.stack([self._logits[p] for p in positions]))
 
 
-def exemplars_of(model: MCOENet, samples: Samples, *, lightings: Sequence[str], day: int) -> tuple[Exemplar, ...]:
+def exemplars_of(model: Network, samples: Samples, *, lightings: Sequence[str], day: int) -> tuple[Exemplar, ...]:
     """What is to be kept of clips that the model has just learned: of each a random window, and what it says of that.
 
     ``lightings`` has one of STRATUM_LIGHTINGS for each clip; ``day`` is today. The model must be in evaluation mode,
@@ -55,10 +53,10 @@ def exemplars_of(model: MCOENet, samples: Samples, *, lightings: Sequence[str], 
     kept = []
     with torch.inference_mode():
         for position, (name, lighting) in enumerate(zip(samples.names, lightings, strict=True)):
-            window: NDArray[np.int64] = draw_window(samples.lengths[position], stream("replay window", name))
-            ends = tuple(end.half() for end in samples.ends(model, [position], window[None], None))  # (1, F) each
-            first, last, first_event, last_event = (end.float() for end in ends)
-            logits: Tensor = model.head(first, last, first_event, last_event)[0]  # (c,)
+            window = model.config.sampling.draw(samples.lengths[position], stream("replay window", name))
+            features = samples.head_inputs(model, [position], window[None], None)  # (1, F) each
+            ends = tuple(end.half() for end in features)
+            logits = model.classify(tuple(end.float() for end in ends))[0][0]  # (c,)
             emotion = int(samples.labels[position])
             kept.append(Exemplar(name, emotion, lighting, day, torch.cat(ends).numpy(), logits.numpy()))
     return tuple(kept)

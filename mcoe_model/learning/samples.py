@@ -15,15 +15,12 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mcoe_model.data.cache import Clips
 from mcoe_model.learning.augment import augment
 from mcoe_model.model_file import Normalisation
-from mcoe_model.networks import MCOENet
-
-#: Features of a window's four pictures: first frame, last frame, first event picture, last event picture; each (B, F).
-Ends = tuple[Tensor, Tensor, Tensor, Tensor]
+from mcoe_model.networks import Features, MCOENet, Network
+from mcoe_model.networks.network import three_channels
 
 
 class Samples(Protocol):
@@ -44,10 +41,10 @@ class Samples(Protocol):
         """Pictures of each modality in each clip."""
         ...
 
-    def ends(
-        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
-    ) -> Ends:
-        """Features of the first and last picture of each window (B, samples); augmented from a generator."""
+    def head_inputs(
+        self, model: Network, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
+    ) -> Features:
+        """The features of each window (B, samples) that the model's head takes; augmented from a generator."""
         ...
 
 
@@ -71,22 +68,26 @@ class PictureSamples:
     def lengths(self) -> tuple[int, ...]:
         return tuple(self.clips.n_frames(index) for index in self.indices)
 
-    def ends(
-        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
-    ) -> Ends:
-        size, channels = self.clips.size, self.clips.channels
-        pictures = np.empty((len(positions), 2 + 2 * channels, size, size), np.uint8)  # (B, 2 + 2 C, S, S)
+    def head_inputs(
+        self, model: Network, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
+    ) -> Features:
+        size, channels, sampling, constants = (
+            self.clips.size, self.clips.channels, model.config.sampling, self.normalisation
+        )  # fmt: skip
+        seen_frames, seen_events = np.array(sampling.frames, np.int64), np.array(sampling.events, np.int64)
+        n, m = len(seen_frames), len(seen_events)
+        pictures = np.empty((len(positions), n + m * channels, size, size), np.uint8)  # (B, frames + events C, S, S)
         for row, (position, window) in enumerate(zip(positions, windows, strict=True)):
             frames, events = self.clips.pictures(self.indices[position])
-            pictures[row, :2] = frames[window[[0, -1]]]
-            pictures[row, 2:] = events[window[[0, -1]]].reshape(-1, size, size)
+            pictures[row, :n] = frames[window[seen_frames]]
+            pictures[row, n:] = events[window[seen_events]].reshape(-1, size, size)
         if augmentation is not None:
-            pictures = augment(pictures, augmentation, self.clips.background)
-        frame = normalise(pictures[:, :2], self.normalisation.frame_mean, self.normalisation.frame_sd)  # (B, 2, S, S)
-        event = normalise(pictures[:, 2:], self.normalisation.event_mean, self.normalisation.event_sd)
+            pictures = augment(pictures, n, augmentation, channels, self.clips.background)
+        frame = normalise(pictures[:, :n], constants.frame_mean, constants.frame_sd)  # (B, frames, S, S)
+        event = normalise(pictures[:, n:], constants.event_mean, constants.event_sd)  # (B, events C, S, S)
         if channels > 1:
-            event = event.reshape(-1, 2, channels, size, size)  # (B, 2, C, S, S)
-        return (*_encode_ends(model, frame, "frame"), *_encode_ends(model, event, "event"))
+            event = event.reshape(-1, m, channels, size, size)  # (B, events, C, S, S)
+        return model.features(frame, event)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class FeatureSamples:
     """Clips as features of frozen backbones: per clip and stream an array (pictures, F), often memory-mapped.
 
     ``features[clip]`` maps (modality, role) to that array; a model whose backbones serve both roles has the role
-    ``any``.
+    ``any``. Only of models that encode pictures one by one.
     """
 
     names: tuple[str, ...]
@@ -105,9 +106,9 @@ class FeatureSamples:
     def lengths(self) -> tuple[int, ...]:
         return tuple(len(next(iter(streams.values()))) for streams in self.features)
 
-    def ends(
-        self, model: MCOENet, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
-    ) -> Ends:
+    def head_inputs(
+        self, model: Network, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
+    ) -> Features:
         def pick(modality: str, end: int) -> Tensor:
             role = model.roles[end] if len(model.roles) > 1 else model.roles[0]
             rows = [self.features[p][modality, role][w[end]] for p, w in zip(positions, windows, strict=True)]
@@ -145,7 +146,7 @@ def encode_pictures(
     }
     with torch.inference_mode():
         return {
-            (modality, role): model.encode(_three_channels(pictures), modality, role).numpy()  # (N, F)
+            (modality, role): model.encode(three_channels(pictures), modality, role).numpy()  # (N, F)
             for modality, pictures in streams.items()
             for role in model.roles
         }
@@ -171,23 +172,3 @@ def measure_normalisation(clips: Clips, indices: Iterable[int]) -> Normalisation
     means = counts @ values / counts.sum(axis=1)
     sds = np.sqrt((counts * (values - means[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1))
     return Normalisation(float(means[0]), max(float(sds[0]), 1e-3), float(means[1]), max(float(sds[1]), 1e-3))
-
-
-def _encode_ends(model: MCOENet, pictures: Tensor, modality: str) -> tuple[Tensor, Tensor]:
-    """(B, 2, S, S) or (B, 2, C, S, S) normalised -> features of the first and of the last picture, (B, F) each."""
-    first, last = _three_channels(pictures[:, 0]), _three_channels(pictures[:, 1])  # (B, 3, S, S) each
-    if len(model.roles) > 1:
-        return model.encode(first, modality, model.roles[0]), model.encode(last, modality, model.roles[1])
-    both = model.encode(torch.cat([first, last]), modality, model.roles[0])  # (2B, F)
-    return both[: len(first)], both[len(first) :]
-
-
-def _three_channels(pictures: Tensor) -> Tensor:
-    """(N, S, S) or (N, C, S, S) -> (N, 3, S, S), what the networks take.
-
-    SEE's pictures are grey, so that the three are equal; a channel that is lacking is zero, the mean of all pictures.
-    """
-    if pictures.dim() == 3:
-        return pictures[:, None].expand(-1, 3, -1, -1)
-    lacking = 3 - pictures.shape[1]
-    return pictures if not lacking else pad(pictures, (0, 0, 0, 0, 0, lacking))

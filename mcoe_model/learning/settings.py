@@ -10,6 +10,7 @@ from mcoe_model.errors import SettingsError
 
 Schedule = Literal["constant", "step", "cosine"]
 BatchNorm = Literal["frozen", "running"]
+Optimiser = Literal["adamw", "sgd"]
 ReplayMethod = Literal["none", "replay", "der++"]
 
 
@@ -62,6 +63,17 @@ class FineTuneSettings:
         if self.batch_norm not in get_args(BatchNorm):
             found.append(f"batch norm must be one of {', '.join(get_args(BatchNorm))}, not {self.batch_norm!r}")
         return found
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained from scratch, centrally: the settings, and what a task for a client cannot say.
+
+    - ``optimiser``: ``adamw``, with which clients always learn; ``sgd`` with momentum 0.9.
+    """
+
+    training: FineTuneSettings
+    optimiser: Optimiser = "adamw"
 
 
 @dataclass(frozen=True)

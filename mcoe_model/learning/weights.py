@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from mcoe_model.errors import ModelInvalid
 from mcoe_model.model_file import Generation, ModelCard, Tensors, read_model, tensors_sha256
-from mcoe_model.networks import PRESETS, MCOENet, build
+from mcoe_model.networks import PRESETS, Network, build
 from mcoe_model.update import TensorSpec, is_head
 
 
-def tensors_of(model: MCOENet) -> Tensors:
+def tensors_of(model: Network) -> Tensors:
     """Copies of every parameter and buffer, by name."""
     return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
 
 
-def model_specs(model: MCOENet) -> Mapping[str, TensorSpec]:
+def model_specs(model: Network) -> Mapping[str, TensorSpec]:
     """Shape and dtype of every parameter and buffer, in name order, without copying any."""
     if model not in _SPECS:
         state = model.state_dict().items()
@@ -30,10 +30,10 @@ def model_specs(model: MCOENet) -> Mapping[str, TensorSpec]:
 
 
 #: A model's tensors never change their shapes, and a client asks for them with every task.
-_SPECS: WeakKeyDictionary[MCOENet, Mapping[str, TensorSpec]] = WeakKeyDictionary()
+_SPECS: WeakKeyDictionary[Network, Mapping[str, TensorSpec]] = WeakKeyDictionary()
 
 
-def copy_weights(model: MCOENet, tensors: Mapping[str, NDArray[Any]]) -> None:
+def copy_weights(model: Network, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Overwrite the named parameters and buffers in place. Raises ModelInvalid for an unknown name or another shape."""
     state = model.state_dict()
     faults = [
@@ -61,13 +61,13 @@ def can_build(generation: Generation) -> bool:
     return config is not None and generation == ours
 
 
-def load_model(path: Path) -> tuple[MCOENet, ModelCard]:
+def load_model(path: Path) -> tuple[Network, ModelCard]:
     """The model of a file, in evaluation mode. Raises DataMissing or ModelInvalid."""
     tensors, card = read_model(path)
     return model_of(tensors, card, path), card
 
 
-def model_of(tensors: Tensors, card: ModelCard, path: Path) -> MCOENet:
+def model_of(tensors: Tensors, card: ModelCard, path: Path) -> Network:
     """The model of a file's tensors, in evaluation mode; ``path`` is the file. Raises ModelInvalid."""
     model = build(card.generation.preset, seed=0)
     missing = sorted(model.state_dict().keys() - tensors.keys())

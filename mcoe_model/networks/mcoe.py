@@ -17,11 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from mcoe_model.errors import SettingsError
+from mcoe_model.data.sampling import RandomWindow
+from mcoe_model.errors import ModelInvalid, SettingsError
+from mcoe_model.learning.settings import FineTuneSettings, Recipe
 from mcoe_model.names import EMOTIONS
 from mcoe_model.networks.hce_moe import AttentionExpert, ConvolutionExpert, HCEMoE, Routing
 from mcoe_model.networks.mcib import MCIB
 from mcoe_model.networks.mco_mamba import MCOMamba
+from mcoe_model.networks.mcoe_pieces import pieces
+from mcoe_model.networks.network import Features, Network, three_channels
+from mcoe_model.networks.pieces import Piece
 from mcoe_model.networks.resnet import ResNet
 
 
@@ -46,11 +51,35 @@ class McoeConfig:
     deep_blocks: int = 5
     deep_dropout: float = 0.5
     dead: bool = True  # carry the tensors that the publication has and never uses
+    fixed_size: bool = False
+    learning_rate: float = 3e-4  # from scratch, under the project's own protocol
 
     @property
     def tokens(self) -> int:
         """L: the first half comes from the first picture, the second half from the last."""
         return 2 * self.features // self.channels
+
+    @property
+    def sampling(self) -> RandomWindow:
+        """The published choice; of the four pictures the first and the last are used."""
+        return RandomWindow(frames=(0, -1), events=(0, -1))
+
+    @property
+    def published_recipe(self) -> Recipe:
+        """As the released code trains: unweighted cross-entropy, no balancing, no augmentation."""
+        return Recipe(FineTuneSettings(100, 64, 3e-4, 1e-3, schedule="step", batch_norm="running", balance=0.0))
+
+    @property
+    def recipe(self) -> Recipe:
+        """Short, since a base that has learned all that its few people show leaves nothing for others to add."""
+        return Recipe(
+            FineTuneSettings(
+                20, 16, self.learning_rate, 1e-2, schedule="cosine", batch_norm="running", augment=True
+            )
+        )
+
+    def make(self) -> MCOENet:
+        return MCOENet(self)
 
     def __post_init__(self) -> None:
         sizes = ["input_size", "width", "features", "hidden", "experts", "top_k"]
@@ -71,18 +100,20 @@ class McoeConfig:
             raise SettingsError([f"preset {self.preset!r}: {fault}" for fault in faults])
 
 
-class MCOENet(nn.Module):
+class MCOENet(Network):
     """Recognises the emotion in a window of frames and event pictures; see `build` for the presets.
 
     All parameters outside ``backbones`` are the head. The tensors of expert e are ``moe.experts.<e>.``; those under
     ``dead`` are read by nothing and never get a gradient.
     """
 
+    config: McoeConfig
+
     def __init__(self, config: McoeConfig) -> None:
         super().__init__()
         self.config = config
         self.feature_size = config.features
-        self.roles: tuple[str, ...] = ("first", "last") if config.backbones == "four" else ("any",)
+        self.roles = ("first", "last") if config.backbones == "four" else ("any",)
         self.backbones = nn.ModuleDict(
             {
                 self._backbone_name(modality, role): ResNet(config.features, width=config.width, blocks=config.blocks)
@@ -116,6 +147,24 @@ class MCOENet(nn.Module):
             raise ValueError(f"no backbone for {modality!r}, {role!r} (modalities frame, event; roles {self.roles})")
         features: Tensor = self.backbones[self._backbone_name(modality, role)](pictures)  # (N, F)
         return features
+
+    def features(self, frame: Tensor, event: Tensor) -> Features:
+        """Features of the four pictures, each (B, F), from two pictures (B, 2, S, S) of each modality."""
+        return (
+            *self._ends(three_channels(frame[:, 0]), three_channels(frame[:, 1]), "frame"),
+            *self._ends(three_channels(event[:, 0]), three_channels(event[:, 1]), "event"),
+        )
+
+    def classify(self, features: Features) -> tuple[Tensor, Routing]:
+        return self.head(*features, routing=True)
+
+    def published_pieces(self) -> list[Piece]:
+        if self.config.backbones != "four" or not self.config.dead:
+            raise ModelInvalid(f"a published checkpoint does not fit preset {self.config.preset!r}; use preset 'mcoe'")
+        return pieces(self)
+
+    def expert_parameters(self) -> list[list[nn.Parameter]]:
+        return [list(expert.parameters()) for expert in self.moe.experts]
 
     @overload
     def head(
@@ -159,11 +208,11 @@ class MCOENet(nn.Module):
 
     def forward(self, frame: Tensor, event: Tensor) -> Tensor:
         """Logits (B, c) from two windows (B, 3, T, H, W), of which only the first and the last frame are used."""
-        return self.head(*self._ends(frame, "frame"), *self._ends(event, "event"))  # (B, c)
+        ends = [(window[:, :, 0], window[:, :, -1]) for window in (frame, event)]  # (B, 3, H, W) each
+        return self.head(*self._ends(*ends[0], "frame"), *self._ends(*ends[1], "event"))  # (B, c)
 
-    def _ends(self, window: Tensor, modality: str) -> tuple[Tensor, Tensor]:
-        """Features of a window's first and last picture: (B, 3, T, H, W) -> (B, F) twice."""
-        first, last = window[:, :, 0], window[:, :, -1]  # (B, 3, H, W) twice
+    def _ends(self, first: Tensor, last: Tensor, modality: str) -> tuple[Tensor, Tensor]:
+        """Features of a window's first and last picture: (B, 3, H, W) twice -> (B, F) twice."""
         if self.roles == ("any",):
             both = self.encode(torch.cat([first, last]), modality, "any")  # (2B, F)
             return both[: len(first)], both[len(first) :]
@@ -176,6 +225,18 @@ class MCOENet(nn.Module):
     @staticmethod
     def _backbone_name(modality: str, role: str) -> str:
         return modality if role == "any" else f"{modality}_{role}"
+
+
+def picture_encoder(model: Network) -> MCOENet:
+    """The same model, known to encode pictures one by one, as live recognition and kept lessons need it.
+
+    Raises ModelInvalid for one whose features are of whole windows.
+    """
+    if not isinstance(model, MCOENet):
+        raise ModelInvalid(
+            f"{model.config.preset} has no features of single pictures, which this needs; use a preset of MCO-E Net"
+        )
+    return model
 
 
 def _dead_parameters(model: MCOENet) -> nn.ParameterDict:

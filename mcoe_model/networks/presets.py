@@ -1,4 +1,4 @@
-"""The three sizes of MCO-E Net, and how one is made.
+"""The models of the product by name, and how one is made.
 
 ``mcoe`` is exactly as published: 154,855,467 parameters, of which 11,549,825 cannot act (`MCOENet.dead`).
 
@@ -10,6 +10,9 @@ and 4096; no tensors that cannot act.
 ``mcoe-tiny``, for simulations and tests, trains from scratch. It deviates as ``mcoe-edge`` does, and further: backbones
 a quarter as wide with one block in each stage, 128 features (64 tokens), pictures of 64 pixels, experts and router 64
 wide, two blocks in place of five in a deep expert, dropout 0.1 in place of 0.5.
+
+``seen`` is SEEN as published in its best setting, E4_S3: four event pictures, three left out between two of them.
+``seen-e4-s1`` and so on are its other published settings, with the same parameters.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from __future__ import annotations
 import torch
 
 from mcoe_model.errors import SettingsError
-from mcoe_model.networks.mcoe import McoeConfig, MCOENet
+from mcoe_model.networks.mcoe import McoeConfig
+from mcoe_model.networks.network import ModelConfig, Network
+from mcoe_model.networks.seen import SeenConfig
 from mcoe_model.streams import stream_seed
 
-PRESETS: dict[str, McoeConfig] = {
+MCOE_PRESETS: dict[str, McoeConfig] = {
     "mcoe": McoeConfig("mcoe"),
     "mcoe-edge": McoeConfig(
         "mcoe-edge",
@@ -32,6 +37,7 @@ PRESETS: dict[str, McoeConfig] = {
         convolution_hidden=128,
         deep_hidden=256,
         dead=False,
+        learning_rate=2e-3,
     ),
     "mcoe-tiny": McoeConfig(
         "mcoe-tiny",
@@ -48,11 +54,24 @@ PRESETS: dict[str, McoeConfig] = {
         deep_blocks=2,
         deep_dropout=0.1,
         dead=False,
+        learning_rate=2e-3,
     ),
 }
 
+SEEN_PRESETS: dict[str, SeenConfig] = {
+    "seen": SeenConfig("seen"),
+    "seen-e4-s1": SeenConfig("seen-e4-s1", steps=4, skip=1),
+    "seen-e4-s0": SeenConfig("seen-e4-s0", steps=4, skip=0),
+    "seen-e7-s1": SeenConfig("seen-e7-s1", steps=7, skip=1),
+    "seen-e7-s0": SeenConfig("seen-e7-s0", steps=7, skip=0),
+    "seen-e13-s0": SeenConfig("seen-e13-s0", steps=13, skip=0),
+}
 
-def build(preset: str, *, seed: int | None = None) -> MCOENet:
+#: Every model that the commands know.
+PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, **SEEN_PRESETS}
+
+
+def build(preset: str, *, seed: int | None = None) -> Network:
     """A fresh model in training mode. Equal seeds give equal weights; None draws from PyTorch's own generator.
 
     Raises SettingsError for an unknown preset.
@@ -60,7 +79,7 @@ def build(preset: str, *, seed: int | None = None) -> MCOENet:
     if preset not in PRESETS:
         raise SettingsError([f"no preset {preset!r} (known: {', '.join(PRESETS)})"])
     if seed is None:
-        return MCOENet(PRESETS[preset])
+        return PRESETS[preset].make()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("networks", preset, seed))
-        return MCOENet(PRESETS[preset])
+        return PRESETS[preset].make()

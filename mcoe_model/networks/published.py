@@ -1,53 +1,31 @@
-"""Loading the checkpoints of MCO-E Net's authors by their own parameter names.
-
-Names as in the authors' released code, https://github.com/hrdhrd/MCO-E-Net. Where ours are arranged differently, a
-published tensor goes to a slice of one of ours, or its slices to two of ours (what acts, and what is dead).
-"""
+"""Loading checkpoints of the models' authors by their own parameter names, which each model knows of itself."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from types import EllipsisType
 
 import torch
 from torch import Tensor
 
 from mcoe_model.errors import ModelInvalid, SettingsError
 from mcoe_model.names import EMOTIONS, parse_emotion
-from mcoe_model.networks.hce_moe import AttentionExpert, ConvolutionExpert
-from mcoe_model.networks.mcoe import MCOENet
+from mcoe_model.networks.network import Network
+from mcoe_model.networks.pieces import Piece
 
-Index = tuple[int | slice | EllipsisType, ...]
-_MODALITIES = ("rgb", "event")
-_BACKBONES = {"res00": "frame_first", "res01": "frame_last", "res10": "event_first", "res11": "event_last"}
 #: Counters of batches that BatchNorm keeps and nothing reads; old files lack them.
 _COUNTER = "num_batches_tracked"
 
 
-@dataclass(frozen=True)
-class Piece:
-    """``ours[ours_at] = theirs[theirs_at]``; the rows of ``theirs`` are emotions if ``by_emotion``."""
+def from_published(state_dict: Mapping[str, Tensor], model: Network, *, label_order: Sequence[str]) -> None:
+    """Copy a published state dict into ``model``, which must have the published structure (mcoe, seen).
 
-    theirs: str
-    ours: str
-    theirs_at: Index = (...,)
-    ours_at: Index = (...,)
-    by_emotion: bool = False
-
-
-def from_published(state_dict: Mapping[str, Tensor], model: MCOENet, *, label_order: Sequence[str]) -> None:
-    """Copy a published state dict into ``model``, which must have the published structure (preset mcoe).
-
-    ``label_order`` is the list ``labels`` of the annotation file that the checkpoint was trained with; the last layer
-    of every expert is permuted from it to `EMOTIONS`. Raises SettingsError when ``label_order`` is not a permutation of
-    the emotions, ModelInvalid when names are unknown or missing or shapes differ; nothing is copied then.
+    ``label_order`` is the list ``labels`` of the annotation file that the checkpoint was trained with; every layer of
+    classes is permuted from it to `EMOTIONS`. Raises SettingsError when ``label_order`` is not a permutation of the
+    emotions, ModelInvalid when names are unknown or missing or shapes differ; nothing is copied then.
     """
     rows = _emotion_rows(label_order)
-    if model.config.backbones != "four" or not model.config.dead:
-        raise ModelInvalid(f"a published checkpoint does not fit preset {model.config.preset!r}; use preset 'mcoe'")
     own = model.state_dict()
-    wanted = pieces(model)
+    wanted = model.published_pieces()
     known = {piece.theirs for piece in wanted}
     faults = [
         _listed("unknown", sorted(state_dict.keys() - known)),
@@ -55,92 +33,12 @@ def from_published(state_dict: Mapping[str, Tensor], model: MCOENet, *, label_or
         _listed("of another shape", sorted({piece.theirs for piece in wanted if not _fits(piece, state_dict, own)})),
     ]
     if any(faults):
-        raise ModelInvalid(f"not a checkpoint of the published MCO-E Net: {'; '.join(filter(None, faults))}")
+        raise ModelInvalid(f"not a published checkpoint of {model.config.preset}: {'; '.join(filter(None, faults))}")
     with torch.no_grad():
         for piece in wanted:
             if piece.theirs in state_dict:
                 values = state_dict[piece.theirs][piece.theirs_at]
                 own[piece.ours][piece.ours_at].copy_(values[rows] if piece.by_emotion else values)
-
-
-def pieces(model: MCOENet) -> list[Piece]:
-    """Every published tensor and where it goes in ``model``, in the order of the published state dict's modules."""
-    found = [
-        Piece(f"{theirs}.resnet.{name}", f"backbones.{ours}.{name}")
-        for theirs, ours in _BACKBONES.items()
-        for name in model.backbones[ours].state_dict()
-    ]
-    found += _mamba_pieces(model.mamba.states)
-    for theirs, ours in (("proj_rgb.", "frame."), ("proj_event.", "event."), ("attn.in_proj_", "in_proj.")):
-        found += [Piece(f"MCIB.{theirs}{kind}", f"fusion.{ours}{kind}") for kind in ("weight", "bias")]
-    found += _layer("MCIB.attn.out_proj", "fusion.out_proj")
-    for number, expert in enumerate(model.moe.experts):
-        theirs, ours, dead = f"moe.experts.expert_{number}", f"moe.experts.{number}", f"dead.expert_{number}"
-        if isinstance(expert, ConvolutionExpert):
-            found.append(Piece(f"{theirs}.0.weight", f"{ours}.up.weight", theirs_at=(..., 1)))
-            found.append(Piece(f"{theirs}.0.weight", f"{dead}_outer_taps", theirs_at=(..., slice(0, None, 2))))
-            found.append(Piece(f"{theirs}.0.bias", f"{ours}.up.bias"))
-            found.append(Piece(f"{theirs}.2.weight", f"{ours}.classifier.weight", theirs_at=(..., 0), by_emotion=True))
-            found.append(Piece(f"{theirs}.2.bias", f"{ours}.classifier.bias", by_emotion=True))
-        elif isinstance(expert, AttentionExpert):
-            found += _attention_pieces(f"{theirs}.attn", f"{ours}.attention", dead, model.config.hidden)
-            found += _layer(f"{theirs}.norm", f"{ours}.norm")
-            found += _layer(f"{theirs}.fc", f"{ours}.classifier", by_emotion=True)
-        else:
-            found.append(Piece(f"{theirs}.res_coef", f"{ours}.shortcut"))
-            for block in range(model.config.deep_blocks):
-                found += _layer(f"{theirs}.layers.{block}.0", f"{ours}.blocks.{block}.up")
-                found += _layer(f"{theirs}.layers.{block}.2", f"{ours}.blocks.{block}.down")
-            found += _layer(f"{theirs}.final_fc", f"{ours}.classifier", by_emotion=True)
-    found += _attention_pieces("moe.router.self_attn", "moe.router.attention", "dead.router", model.config.hidden)
-    found += _layer("moe.router.mlp.0", "moe.router.up") + _layer("moe.router.mlp.2", "moe.router.down")
-    found += _layer("moe.router.norm", "moe.router.norm") + _layer("fusion_proj.0", "projection")
-    return found + [Piece(f"output.{kind}", f"dead.output_{kind}") for kind in ("weight", "bias")]
-
-
-def _layer(theirs: str, ours: str, *, by_emotion: bool = False) -> list[Piece]:
-    return [Piece(f"{theirs}.{kind}", f"{ours}.{kind}", by_emotion=by_emotion) for kind in ("weight", "bias")]
-
-
-def _attention_pieces(theirs: str, ours: str, dead: str, size: int) -> list[Piece]:
-    """Packed projections, whose first two thirds (queries and keys) cannot act over a sequence of length one."""
-    found = []
-    for kind in ("weight", "bias"):
-        packed = f"{theirs}.in_proj_{kind}"
-        found.append(Piece(packed, f"{ours}.value.{kind}", theirs_at=(slice(2 * size, None),)))
-        found.append(Piece(packed, f"{dead}_query_key_{kind}", theirs_at=(slice(None, 2 * size),)))
-    return found + _layer(f"{theirs}.out_proj", f"{ours}.out")
-
-
-def _mamba_pieces(states: int) -> list[Piece]:
-    """The published block has a tensor for each direction (``b`` backward) and modality where ours has two axes."""
-    found = []
-
-    def add(theirs: str, ours: str, *at: int | slice) -> None:
-        found.append(Piece(f"MCO.cross_matrix_mamba.{theirs}", ours, ours_at=at or (...,)))
-
-    for r, b in enumerate(("", "_b")):
-        for m, modality in enumerate(_MODALITIES):
-            add(f"A{b}_log_{modality}", "mamba.A_log", r, m)
-            add(f"D{b}_{modality}", "mamba.skip", r, m)
-            add(f"conv1d{b}_{modality}.weight", "mamba.conv_weight", r, m)
-            add(f"conv1d{b}_{modality}.bias", "mamba.conv_bias", r, m)
-            add(f"x_proj{b}_{modality}.weight", "mamba.x_proj", r, m)
-            add(f"dt_proj{b}_{modality}.weight", "mamba.dt_weight", r, m)
-        add(f"x_proj{b}_peep.weight", "mamba.joint", r, slice(None, states))
-        add(f"x_proj{b}_Cpeep.weight", "mamba.joint", r, slice(states, None))
-    for m, modality in enumerate(_MODALITIES):
-        add(f"in_proj_{modality}.weight", "mamba.in_proj", m)
-        add(f"out_proj_{modality}.weight", "mamba.out_proj", m)
-        add(f"dt_proj_{modality}.bias", "mamba.dt_bias", m)
-        add(f"dt_proj_b_{modality}.bias", "dead.mamba_dt_bias_backward", m)
-        add(f"norm_{modality}.weight", "dead.mamba_norm_weight", m)
-        add(f"norm_{modality}.bias", "dead.mamba_norm_bias", m)
-    add("in_proj_extra.weight", "dead.mamba_in_proj_extra")
-    for layer in (0, 2):
-        for kind in ("weight", "bias"):
-            add(f"fusion_gate.{layer}.{kind}", f"dead.mamba_gate_{layer}_{kind}")
-    return found
 
 
 def _emotion_rows(label_order: Sequence[str]) -> list[int]:

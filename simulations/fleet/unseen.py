@@ -20,6 +20,7 @@ from mcoe_model.learning.fine_tune import measure
 from mcoe_model.learning.samples import FeatureSamples, encode_pictures
 from mcoe_model.learning.weights import load_model
 from mcoe_model.names import EMOTIONS
+from mcoe_model.networks import picture_encoder
 from mcoe_model.workers import one_thread
 
 #: The first turn that is drawn; wearables play those of today.
@@ -41,7 +42,7 @@ def clips_of(seed: int, model: Path, turns: int) -> FeatureSamples:
             np.stack([resized(Image.fromarray(picture), size) for picture in pictures])  # (N, S, S)
             for pictures in ([pair.frame for pair in pairs], [pair.event for pair in pairs])
         )
-        features.append(encode_pictures(network, frames, events, card.generation.normalisation))
+        features.append(encode_pictures(picture_encoder(network), frames, events, card.generation.normalisation))
         labels.append(EMOTIONS.index(shown.emotion))
     names = tuple(f"{seed}-{turn}" for turn in range(turns))
     return FeatureSamples(names, np.array(labels, np.int64), tuple(features))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mcoe_model.data.sampling import window_law
+from mcoe_model.data.sampling import RandomWindow, window_law
 from mcoe_model.learning.evaluate import evaluate
 from mcoe_model.learning.features import cached_features, every_clip
 from mcoe_model.learning.samples import encode_clips, measure_normalisation
@@ -43,9 +43,11 @@ def test_the_exact_score_is_what_random_passes_converge_to(model, clips, normali
     indices = range(6)
     said = evaluate(model, encode_clips(model, clips, indices, normalisation))
     lengths = tuple(clips.n_frames(index) for index in indices)
-    passes = np.mean([said.random_pass(1, number, lengths) for number in range(3000)], axis=0)
+    window = RandomWindow()
+    passes = np.mean([said.random_pass(window, 1, number, lengths) for number in range(3000)], axis=0)
     np.testing.assert_allclose(passes, said.predicted(), atol=0.05)
-    np.testing.assert_array_equal(said.random_pass(1, 5, lengths), said.random_pass(1, 5, lengths))
+    once, again = (said.random_pass(window, 1, 5, lengths) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
 
 
 def test_cached_features_are_the_same_bits_and_belong_to_one_generation(clips, normalisation, tmp_path):

@@ -127,9 +127,8 @@ def test_features_and_pictures_of_the_same_windows_agree(samples, clips):
     model = build("mcoe-tiny", seed=3).eval()
     features = encode_clips(model, clips, samples.indices, samples.normalisation)
     windows = np.array([[0, 4, 8, 12], [1, 5, 9, 13]])
-    for direct, cached in zip(
-        samples.ends(model, [2, 5], windows, None), features.ends(model, [2, 5], windows, None), strict=True
-    ):
+    both = (each.head_inputs(model, [2, 5], windows, None) for each in (samples, features))
+    for direct, cached in zip(*both, strict=True):
         np.testing.assert_allclose(direct.detach().numpy(), cached.numpy(), rtol=2e-4, atol=2e-5)
     assert isinstance(features, FeatureSamples) and features.lengths == samples.lengths
 

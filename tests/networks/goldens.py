@@ -7,7 +7,7 @@ import torch
 
 from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import McoeConfig, MCOENet, from_published
-from mcoe_model.networks.published import pieces
+from mcoe_model.networks.mcoe_pieces import pieces
 
 FOLDER = Path(__file__).parent.parent / "golden"
 

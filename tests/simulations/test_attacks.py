@@ -68,5 +68,5 @@ def test_a_hostile_client_learns_other_labels_and_its_patched_clips(prepared: Pa
     clips = len(clean.labels)
     assert patched.labels.tolist() == [*clean.labels, *[TARGET] * clips]
     windows = np.zeros((2 * clips, 4), np.int64)
-    before, _, events, _ = (end.numpy() for end in patched.ends(model, range(2 * clips), windows, None))
+    before, _, events, _ = (end.numpy() for end in patched.head_inputs(model, range(2 * clips), windows, None))
     assert not np.array_equal(before[:clips], before[clips:]) and not np.array_equal(events[:clips], events[clips:])
