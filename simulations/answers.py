@@ -145,7 +145,7 @@ def _answers(scene: Scene, names: Sequence[str], part: str, number: int | None =
     if number is None:
         expected = [one.predicted() for one in said]
     else:
-        lengths, sampling = tuple(record.n_frames for record in shown), PRESETS[scene.settings.model].sampling
+        lengths, sampling = tuple(record.n_frames for record in shown), PRESETS[scene.settings.preset].sampling
         expected = [one.random_pass(sampling, scene.settings.seed, number, lengths) for one in said]
     return Answers(
         said[0].labels,

@@ -99,7 +99,7 @@ def read_predictions(path: Path) -> Predictions:
 
 def _fresh(scene: Scene) -> Network:
     """Random weights of the run's seed, with ImageNet's in the backbones where the settings name a file."""
-    model = build(scene.settings.model, seed=scene.settings.seed)
+    model = build(scene.settings.preset, seed=scene.settings.seed)
     if scene.settings.imagenet:
         backbones = picture_encoder(model).backbones.values()
         load_imagenet((cast(ResNet, backbone) for backbone in backbones), Path(scene.settings.imagenet))
@@ -168,7 +168,7 @@ def _write(
         card = parent.child_of(file_sha256(scene.paths.base), origin, trained_on)
     else:
         generation = Generation(
-            scene.settings.model,
+            scene.settings.preset,
             backbone_sha256(tensors),
             scene.settings.picture_size,
             scene.normalisation(),

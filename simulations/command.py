@@ -69,7 +69,7 @@ def read_request(parser: argparse.ArgumentParser, arguments: list[str] | None) -
     if print_config:
         print(settings.to_toml(), end="")
         return None
-    folder = out or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{settings.model}"
+    folder = out or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{settings.preset}"
     return Request(settings, folder.absolute(), False, as_json)
 
 

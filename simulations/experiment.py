@@ -80,7 +80,7 @@ def begin(settings: SimulationSettings, folder: Path) -> None:
     if settings.base not in ("train", "scratch"):
         generation = read_card(Path(settings.base)).generation
         there = (generation.preset, generation.input_size, generation.representation)
-        wanted = (settings.model, settings.picture_size, representation_name(settings, recorded(run)))
+        wanted = (settings.preset, settings.picture_size, representation_name(settings, recorded(run)))
         if there != wanted:
             raise ModelInvalid(
                 f"{settings.base} is a {there[0]} for {there[1]} pixels and {there[2]} events, the settings ask for "

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from mcoe_model.errors import McoeError, NotResumable, SettingsError
+from mcoe_model.networks.presets import PRESETS, add_preset
 from server.aggregation import add_rule
 
 #: What can be one's own, and the setting that names it.
 KINDS: Mapping[str, str] = {
+    "model": "model",
     "rule": "rule",
     "data-reader": "data_reader",
     "representation": "representation",
@@ -98,6 +100,12 @@ def make(own: Own, *arguments: Any) -> Any:
         raise SettingsError([f"the {own.kind} {own.said!r} cannot be made: {why}"]) from fault
 
 
+def absolute(kind: str, said: str) -> str:
+    """The same name wherever the process runs: a file by its whole path."""
+    file, _, name = said.rpartition(":")
+    return f"{Path(file).absolute()}:{name}" if _is_path(said) else said
+
+
 def locate_all(settings: Any) -> dict[str, Own]:
     """The own code that settings name, by kind. Raises SettingsError."""
     said = {kind: getattr(settings, field) for kind, field in KINDS.items()}
@@ -113,6 +121,8 @@ def install(found: Mapping[str, Own]) -> None:
     """Make it known to this process by the name that the settings call it. Raises as `load`."""
     if "rule" in found:
         add_rule(found["rule"].said, make(found["rule"]))
+    if "model" in found and found["model"].label not in PRESETS:
+        add_preset(found["model"].label, make(found["model"]))
 
 
 def _is_path(said: str) -> bool:

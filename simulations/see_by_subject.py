@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _introduce(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:
     display.say(
-        f"[bold]{'Going on with' if resumed else 'Simulating'} {settings.model}, {settings.rounds} rounds, "
+        f"[bold]{'Going on with' if resumed else 'Simulating'} {settings.preset}, {settings.rounds} rounds, "
         f"{settings.protocol}{f', all {settings.folds} folds' if settings.fold == 'all' else ''}[/bold] in {folder}"
     )
     if settings.synthetic:

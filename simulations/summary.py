@@ -99,7 +99,8 @@ def write_arms(folder: Path, scores: Mapping[str, Scores]) -> None:
 
 def _what(settings: SimulationSettings) -> dict[str, Any]:
     return {
-        "model": settings.model,
+        "model": settings.preset,
+        "representation": settings.representation,
         "data": settings.data or "synthetic",
         "protocol": settings.protocol,
         "fold": settings.fold,
