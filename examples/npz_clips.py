@@ -1,7 +1,7 @@
 """A reader of one's own: a folder of ``subject_session_emotion_take.npz`` files with frames and events.
 
-Each holds ``frames`` (n, H, W) uint8 and ``events`` (n, H, W) uint8, which look as SEE's event pictures; or, in place of
-``events``, the arrays ``timestamp``, ``x``, ``y``, ``polarity`` and ``edges`` (`mcoe_model.data.manifest.read_events`).
+Each holds ``frames`` (n, H, W) uint8 and ``events`` (n, H, W) uint8, which look as SEE's event pictures; or, in place
+of ``events``, ``timestamp``, ``x``, ``y``, ``polarity`` and ``edges`` (`mcoe_model.data.manifest.read_events`).
 
     python simulations/conformance.py data-reader examples/npz_clips.py:NpzClips --data my/clips
     python simulations/see_by_subject.py --data my/clips --data-reader examples/npz_clips.py:NpzClips

@@ -64,13 +64,17 @@ def read_request(parser: argparse.ArgumentParser, arguments: list[str] | None) -
         if given or config:
             named = ", ".join(given) or "--config"
             raise SettingsError([f"--resume takes its settings from the run; leave out {named}"])
-        return Request(_stored_settings(resume), resume, True, as_json)
+        return Request(stored_settings(resume), resume, True, as_json)
     settings = make_settings(scale, read_toml(config) if config else {}, flags)
     if print_config:
         print(settings.to_toml(), end="")
         return None
-    folder = out or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{settings.preset}"
-    return Request(settings, folder.absolute(), False, as_json)
+    return Request(settings, (out or new_folder(settings)).absolute(), False, as_json)
+
+
+def new_folder(settings: SimulationSettings) -> Path:
+    """Where a run goes that was given no folder."""
+    return Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{settings.preset}"
 
 
 def command(main: Callable[[], None]) -> None:
@@ -89,7 +93,8 @@ def command(main: Callable[[], None]) -> None:
         sys.exit(ExitCode.INTERRUPTED)
 
 
-def _stored_settings(folder: Path) -> SimulationSettings:
+def stored_settings(folder: Path) -> SimulationSettings:
+    """The settings of the run in a folder. Raises NotResumable when there is none."""
     try:
         return SimulationSettings(**read_json(Paths(folder).run)["settings"])
     except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError) as fault:
