@@ -103,7 +103,12 @@ class ReplyStore(Store):
             router = statistics_by_client(session.scalars(select(RouterRow).where(RouterRow.round_id == round_id)))
             return [
                 Contribution(
-                    reply.update_id, reply.client_id, reply.examples, router[reply.client_id], reply.staleness or 0
+                    reply.update_id,
+                    reply.client_id,
+                    reply.examples,
+                    # A model without experts has no rows here.
+                    router.get(reply.client_id) or RouterStatistics(reply.examples, 0, (), ()),
+                    reply.staleness or 0,
                 )
                 for reply in session.scalars(accepted)
                 if reply.update_id is not None and reply.examples is not None
