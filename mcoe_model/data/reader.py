@@ -142,9 +142,13 @@ def checked(index: DataIndex, place: str) -> DataIndex:
 
 def check_clip(clip: RecordedClip) -> None:
     """Raises Unusable unless a clip's parts fit together."""
-    shapes = {np.shape(frame) for frame in clip.frames}
-    if not clip.frames:
+    if not len(clip.frames):
         raise Unusable("no picture is in it")
+    pictures = [*clip.frames, *([] if isinstance(clip.events, RawEvents) else clip.events)]
+    odd = {f"{picture.shape} {picture.dtype}" for picture in pictures if picture.dtype != np.uint8 or picture.ndim != 2}
+    if odd:
+        raise Unusable(f"its pictures are {', '.join(sorted(odd))}; they must be grey, (H, W) uint8")
+    shapes = {frame.shape for frame in clip.frames}
     if isinstance(clip.events, RawEvents):
         _check_events(clip.events, len(clip.frames), shapes)
     elif len(clip.events) != len(clip.frames):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import numpy as np
-
 from mcoe_model.data.reader import ClipRecord, DataReader, RawEvents, RecordedClip, Unusable, check_clip, checked
 from simulations.conform.properties import Fresh, Properties, expect
 
@@ -40,10 +38,6 @@ def _opened(fresh: Fresh) -> None:
         if clip is None:
             continue
         check_clip(clip)
-        pictures = [*clip.frames, *([] if isinstance(clip.events, RawEvents) else clip.events)]
-        for picture in pictures:
-            grey = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 2
-            expect(grey, f"{record.name}: pictures must be grey, (H, W) uint8")
         known = (0, len(clip.frames))
         expect(record.n_frames in known, f"{record.name}: listed with {record.n_frames} frames, has {len(clip.frames)}")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import csv
 import io
-from concurrent.futures import as_completed
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,9 @@ from mcoe_model.data.manifest import OPTIONAL, REQUIRED
 from mcoe_model.data.synthetic.clip import draw_raw_events
 from mcoe_model.data.synthetic.design import Clip, plan
 from mcoe_model.data.synthetic.settings import SyntheticSettings
-from mcoe_model.data.synthetic.writer import BATCH, alone, claim
+from mcoe_model.data.synthetic.writer import alone, claim, in_batches
 from mcoe_model.files import atomic_write, write_bytes
 from mcoe_model.progress import Progress, silent
-from mcoe_model.workers import spawn_pool
 
 FOLDER, TABLE = "raw", "manifest.csv"
 
@@ -41,10 +41,9 @@ def write_raw_events(
         missing = [clip for clip in clips if not _path(root, clip).exists()]
         done = len(clips) - len(missing)
         progress(done, len(clips), "")
-        batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
-        with spawn_pool(max(1, min(workers, len(batches)))) as pool:
-            for future in as_completed([pool.submit(_write, root, settings, batch) for batch in batches]):
-                done += future.result()
+        with closing(in_batches(partial(_write, root, settings), missing, workers)) as batches:
+            for written in batches:
+                done += written
                 progress(done, len(clips), "")
         write_bytes(root / TABLE, _table(clips))
     return root / TABLE
