@@ -192,6 +192,38 @@ def paired_difference(
     return Difference(float(estimate), float(low), float(high), p, len(who), seeds)
 
 
+def nested_difference(
+    pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], Sequence[str]]],
+    *,
+    seed: int,
+    draws: int = 10_000,
+) -> Difference:
+    """WAR of an arm minus a reference's where every seed tests people of its own.
+
+    ``pairs``: for each of K seeds the expected correctness (N,) of its clips under the arm and under the reference,
+    and whose clips they are. As `paired_difference`, except that a resample draws seeds and then, within every seed
+    that was drawn, as many subjects as it has. Raises ValueError for shapes that do not fit.
+    """
+    gains, clips = [], []
+    for arm, reference, subjects in pairs:
+        if arm.shape != reference.shape or arm.shape != (len(subjects),) or not len(arm):
+            raise ValueError(f"arm {arm.shape}, reference {reference.shape}, {len(subjects)} subjects")
+        _, of_clip = np.unique(np.asarray(subjects), return_inverse=True)  # (N,)
+        gains.append(np.bincount(of_clip, arm - reference))  # (S,) summed over clips
+        clips.append(np.bincount(of_clip).astype(np.float64))  # (S,)
+    generator = stream(seed, "nested difference")
+    times = generator.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), draws)  # (draws, K)
+    total, counted = np.zeros(draws), np.zeros(draws)
+    for chosen, gain, count in zip(times.T, gains, clips, strict=True):
+        people = generator.multinomial(chosen * len(gain), np.full(len(gain), 1 / len(gain)))  # (draws, S)
+        total += people @ gain
+        counted += people @ count
+    low, high = np.percentile(total / counted, [2.5, 97.5])
+    everybody, all_clips = np.concatenate(gains).astype(np.float64), sum(count.sum() for count in clips)
+    p = _sign_flip_p(everybody, generator, draws)
+    return Difference(float(everybody.sum() / all_clips), float(low), float(high), p, len(everybody), len(pairs))
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided p of two classifiers doing equally well on the same clips, from those that only one of them recognises.
 

@@ -14,6 +14,7 @@ from mcoe_model.data.see import parse_name
 from mcoe_model.learning.metrics import (
     holm,
     mcnemar,
+    nested_difference,
     paired_difference,
     recovered_gain,
     recovered_gain_interval,
@@ -226,6 +227,36 @@ def test_clips_of_one_subject_stay_together() -> None:
     single = paired_difference(one, zero, names, seed=0)
     many = paired_difference(one.repeat(100, 1), zero.repeat(100, 1), list(np.repeat(names, 100)), seed=0)
     assert many == pytest.approx(single)
+
+
+def nested(
+    generator: np.random.Generator, seeds: int, between_seeds: float
+) -> list[tuple[np.ndarray, np.ndarray, list[str]]]:
+    """Seeds with twelve people of their own each, whose gain varies by seed, by subject (sd 0.05), around 0."""
+    found = [people(generator, 12, between_seeds * generator.normal(), 1, 0.0) for _ in range(seeds)]
+    return [(arm[0], reference[0], subjects) for arm, reference, subjects in found]
+
+
+def test_other_people_under_every_seed() -> None:
+    pairs = nested(np.random.default_rng(3), 4, 0.02)
+    found = nested_difference(pairs, seed=0)
+    gain = np.concatenate([arm - reference for arm, reference, _ in pairs])
+    assert found.estimate == pytest.approx(gain.mean()) and (found.subjects, found.seeds) == (48, 4)
+    assert found.low < found.estimate < found.high
+    assert found == nested_difference(pairs, seed=0)
+    same = nested_difference([(arm, arm, subjects) for arm, _, subjects in pairs], seed=0)
+    assert (same.estimate, same.low, same.high, same.p) == (0, 0, 0, 1)
+    with pytest.raises(ValueError, match="subjects"):
+        nested_difference([(gain, gain, ["a"])], seed=0)
+
+
+def test_the_nested_interval_knows_that_seeds_differ() -> None:
+    """Where most of the spread is between seeds, an interval over people alone would be too narrow."""
+    generator, covered = np.random.default_rng(8), 0
+    for repetition in range(100):
+        found = nested_difference(nested(generator, 10, 0.1), seed=repetition, draws=500)
+        covered += found.low <= 0.0 <= found.high
+    assert covered >= 80
 
 
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((3,), (3,)), ((1, 4), (1, 4)), ((0, 3), (0, 3))])
