@@ -21,9 +21,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from mcoe_model.data.representations import REPRESENTATIONS
 from mcoe_model.errors import McoeError, NotResumable, SettingsError
 from mcoe_model.networks.presets import PRESETS, add_preset
-from server.aggregation import add_rule
+from server.aggregation import RULES, add_rule
 
 #: What can be one's own, and the setting that names it.
 KINDS: Mapping[str, str] = {
@@ -50,9 +51,18 @@ class Own:
         return f"{self.target.rpartition(':')[2][:40]}-{self.sha256[:12]}"
 
 
+#: What is ours by that name, before anything is added; nobody else's can take its place.
+_OURS: Mapping[str, frozenset[str]] = {
+    "model": frozenset(PRESETS),
+    "rule": frozenset(RULES),
+    "data-reader": frozenset(),
+    "representation": frozenset(REPRESENTATIONS),
+}
+
+
 def is_own(kind: str, said: str) -> bool:
     """Whether this names somebody's own code rather than ours. Loads nothing."""
-    return _is_path(said) or said in entry_points(group=_group(kind)).names
+    return said not in _OURS[kind] and (_is_path(said) or said in entry_points(group=_group(kind)).names)
 
 
 def locate(kind: str, said: str) -> Own:

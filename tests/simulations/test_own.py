@@ -26,7 +26,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (site / "somebody-1.0.dist-info").mkdir()
     (site / "somebody-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: somebody\nVersion: 1.0\n")
     (site / "somebody-1.0.dist-info" / "entry_points.txt").write_text(
-        "[mcoe.rule]\ntheir-median = somebody.median:Median\ngone = nobody.median:Median\n"
+        "[mcoe.rule]\ntheir-median = somebody.median:Median\nmedian = somebody.median:Median\ngone = nobody.median:Median\n"
     )
     monkeypatch.syspath_prepend(site)
 
@@ -45,6 +45,7 @@ def test_a_package_is_loaded_by_its_entry_point(installed: None, tmp_path: Path)
     assert found.file == str(tmp_path / "site" / "somebody" / "median.py")
     assert own.make(found).name == "theirs"
     assert make_settings("quick", {"rule": "their-median"}).rule == "their-median"
+    assert not own.is_own("rule", "median"), "ours is nobody else's, whatever a package calls its own"
     with pytest.raises(SettingsError, match=r"module nobody.median, which is not there"):
         own.locate("rule", "gone")
 
