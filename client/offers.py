@@ -21,9 +21,9 @@ import numpy as np
 from client.enrolment import ClientPaths, download_model, read_membership
 from client.own_models import PLAIN, fleet_model, is_own, model_path
 from client.running import Running
-from client.serving import try_beside
+from client.serving import has_folder, try_beside
 from mcoe_model.errors import DataInvalid, DataMissing, ModelInvalid, for_log
-from mcoe_model.learning.weights import can_build
+from mcoe_model.learning.weights import can_build, can_recognise
 from mcoe_model.model_file import file_sha256, read_card, read_model
 from mcoe_model.protocol import Offer, Refusal
 
@@ -151,7 +151,8 @@ class Offers:
         except ModelInvalid:
             return "damaged"
         same = card.generation == read_card(self.resident).generation
-        if not same and (offer.canary or not can_build(card.generation)):
+        of_use = can_build if has_folder(self._paths) else can_recognise
+        if not same and (offer.canary or not of_use(card.generation)):
             return "other generation"
         return None if all(np.isfinite(value).all() for value in tensors.values()) else "not finite"
 

@@ -23,7 +23,7 @@ Examples:
 
   python simulations/train_centralised.py                                        # mcoe-tiny on synthetic data
 
-  python simulations/train_centralised.py --data /data/SEE --model mcoe --protocol published --base-epochs 100
+  python simulations/train_centralised.py --data /data/SEE --model seen --protocol published   # or mcoe
 
   python simulations/train_centralised.py --data /data/SEE --model mcoe-edge --imagenet resnet18.safetensors
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mcoe_model.errors import ModelInvalid
 from mcoe_model.model_file import Generation, ModelCard, Tensors, read_model, tensors_sha256
-from mcoe_model.networks import PRESETS, Network, build
+from mcoe_model.networks import PRESETS, McoeConfig, Network, build
 from mcoe_model.update import TensorSpec, is_head
 
 
@@ -59,6 +59,11 @@ def can_build(generation: Generation) -> bool:
         top_k=config.top_k if config else 0,
     )
     return config is not None and generation == ours
+
+
+def can_recognise(generation: Generation) -> bool:
+    """`can_build`, and of a model that encodes single pictures, as live recognition and kept lessons need it."""
+    return can_build(generation) and isinstance(PRESETS[generation.preset], McoeConfig)
 
 
 def load_model(path: Path) -> tuple[Network, ModelCard]:

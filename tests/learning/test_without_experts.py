@@ -17,7 +17,7 @@ from mcoe_model.learning.features import every_clip, fixed_samples, frozen_sampl
 from mcoe_model.learning.fine_tune import fine_tune, measure
 from mcoe_model.learning.samples import PictureSamples, Samples, measure_normalisation
 from mcoe_model.learning.settings import FineTuneSettings
-from mcoe_model.learning.weights import backbone_sha256, can_build, model_of, tensors_of
+from mcoe_model.learning.weights import backbone_sha256, can_build, can_recognise, model_of, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, Normalisation
 from mcoe_model.networks import PRESETS, Network, build, picture_encoder
 from mcoe_model.networks.seen import SeenConfig
@@ -142,6 +142,12 @@ def test_it_is_evaluated_over_its_own_windows(clips: Clips, normalisation: Norma
 def test_what_needs_single_pictures_refuses_it() -> None:
     with pytest.raises(ModelInvalid, match="seen-small has no features of single pictures"):
         picture_encoder(build("seen-small"))
+
+
+def test_a_camera_needs_a_model_of_single_pictures(normalisation: Normalisation) -> None:
+    small = card_of(build("seen-small", seed=1), normalisation).generation
+    assert can_build(small) and not can_recognise(small)
+    assert can_recognise(replace(small, preset="mcoe-edge", top_k=2))
 
 
 @dataclass

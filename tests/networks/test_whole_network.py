@@ -7,7 +7,7 @@ from goldens import FOLDER, arrays, assert_close
 
 from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import build, from_published
-from mcoe_model.networks.published import pieces
+from mcoe_model.networks.mcoe_pieces import pieces
 
 
 def parameter(number, name, shape):

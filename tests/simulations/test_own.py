@@ -26,7 +26,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (site / "somebody-1.0.dist-info").mkdir()
     (site / "somebody-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: somebody\nVersion: 1.0\n")
     (site / "somebody-1.0.dist-info" / "entry_points.txt").write_text(
-        "[mcoe.rule]\ntheir-median = somebody.median:Median\nmedian = somebody.median:Median\ngone = nobody.median:Median\n"
+        "[mcoe.rule]\ntheir-median = somebody.median:Median\n"
+        "median = somebody.median:Median\ngone = nobody.median:Median\n"
     )
     monkeypatch.syspath_prepend(site)
 
