@@ -26,7 +26,7 @@ from client import replay
 from mcoe_model.data.events import EVENT, Frame, Pair, Pairing
 from mcoe_model.data.geometry import PICTURE_SIZE, Geometry
 from mcoe_model.data.manifest import Opener, Row
-from mcoe_model.data.reader import ClipRecord, DataIndex, RawEvents, RecordedClip, Skipped, Unusable
+from mcoe_model.data.reader import ClipRecord, DataIndex, RawEvents, RecordedClip, Skipped, Unusable, with_takes
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
 from mcoe_model.names import EMOTIONS
 
@@ -72,7 +72,7 @@ class SpansReader:
                 record = ClipRecord(name, row["wearer"], session, "normal", row["label"], "training", 0)
                 records.append((record.subject, session, starts, record))
         records.sort(key=lambda found: (found[:3], found[3].name))
-        return DataIndex(tuple(found[3] for found in records), tuple(skipped), fingerprint.hexdigest())
+        return DataIndex(with_takes(found[3] for found in records), tuple(skipped), fingerprint.hexdigest())
 
     def clip(self, record: ClipRecord) -> RecordedClip:
         return open_aedat4(*self._spans[record.name])

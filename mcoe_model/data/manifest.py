@@ -39,6 +39,7 @@ from mcoe_model.data.reader import (
     Skipped,
     Unusable,
     first_few,
+    with_takes,
 )
 from mcoe_model.errors import DataInvalid, DataMissing
 from mcoe_model.names import parse_emotion, parse_lighting
@@ -105,7 +106,7 @@ class ManifestReader:
             )
         self._sources = sources
         records.sort(key=lambda record: (record.subject, record.session, record.name))
-        return DataIndex(tuple(records), (), fingerprint.hexdigest())
+        return DataIndex(with_takes(records), (), fingerprint.hexdigest())
 
     def clip(self, record: ClipRecord) -> RecordedClip:
         files = self._sources[record.name]

@@ -11,8 +11,9 @@ Letters: n windows (pictures of each modality), m events, H and W height and wid
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -33,6 +34,8 @@ class ClipRecord:
 
     - ``session``: which sitting it is of; empty where the data set does not say.
     - ``n_frames``: windows of it; 0 where that is not known before it is opened.
+    - ``take``: numbers what a subject showed; clips of one emotion and take, under several lightings, are one
+      performance. SEE's own number, else counted within a session and an emotion.
     """
 
     name: str
@@ -42,6 +45,7 @@ class ClipRecord:
     emotion: str  # one of names.EMOTIONS
     split: str  # one of SPLITS, as published
     n_frames: int
+    take: int = 0
 
     @property
     def class_index(self) -> int:
@@ -138,6 +142,17 @@ def checked(index: DataIndex, place: str) -> DataIndex:
     if not index.records:
         raise nothing_usable(place, index.skipped)
     return index
+
+
+def with_takes(records: Iterable[ClipRecord]) -> tuple[ClipRecord, ...]:
+    """The records in their order, each with its number among those of its subject, session and emotion, from 0."""
+    counted: Counter[tuple[str, str, str]] = Counter()
+    found = []
+    for record in records:
+        kind = (record.subject, record.session, record.emotion)
+        found.append(replace(record, take=counted[kind]))
+        counted[kind] += 1
+    return tuple(found)
 
 
 def check_clip(clip: RecordedClip) -> None:

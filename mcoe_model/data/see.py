@@ -86,7 +86,8 @@ class SequenceRecord:
     @property
     def clip(self) -> ClipRecord:
         """What everything after the reader knows of it."""
-        return ClipRecord(self.name, self.subject, "", self.lighting, self.emotion, self.split, self.n_frames)
+        about = (self.name, self.subject, "", self.lighting, self.emotion, self.split)
+        return ClipRecord(*about, n_frames=self.n_frames, take=self.take)
 
     def picture(self, modality: str, index: int) -> str:
         """The path of picture ``index`` (start <= index < end), relative to the root."""

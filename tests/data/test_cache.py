@@ -112,6 +112,7 @@ def test_changed_data_never_meet_an_old_cache(see: SeeFolder, tmp_path: Path) ->
 
 def test_by_subject(see: SeeFolder, tmp_path: Path) -> None:
     clips = open_clips(see.root, size=SIZE, cache=tmp_path / "cache")
+    assert [record.take for record in clips.records] == [0, 1, 0, 2, 0], "as SEE's names say"
     assert clips.by_subject() == {"001": (0, 1), "002": (2,), "003": (3,), "004": (4,)}
 
 

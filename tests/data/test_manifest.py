@@ -74,6 +74,13 @@ def test_pictures_are_those_of_the_folders(see: SeeFolder, rows: list[Row], tmp_
     assert ordered.sha256 == clips.sha256 and ordered.path != clips.path
 
 
+def test_performances_are_numbered_within_a_session(see: SeeFolder, rows: list[Row]) -> None:
+    table = write(see.root / "clips.csv", [rows[0] | {"clip": f"c{i}", "session": f"{i // 3}"} for i in range(5)])
+    assert [(r.session, r.take) for r in ManifestReader(table).index().records] == [
+        ("0", 0), ("0", 1), ("0", 2), ("1", 0), ("1", 1)
+    ]  # fmt: skip
+
+
 def test_lighting_and_split_may_be_left_out(see: SeeFolder, rows: list[Row]) -> None:
     table = write(see.root / "clips.csv", rows, REQUIRED)
     records = ManifestReader(table).index().records
