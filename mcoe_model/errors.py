@@ -51,7 +51,7 @@ _MEANINGS = {
     ExitCode.USAGE: "A setting is wrong. All wrong settings are listed together; nothing was started.",
     ExitCode.DECISION_NEEDED: "The command asks for a decision that has no default; nothing was done yet.",
     ExitCode.DATA_MISSING: "A data folder, an annotation file or a checkpoint is not there.",
-    ExitCode.DATA_INVALID: "Data are there but cannot be used: torn pictures, folders of different length, bad names.",
+    ExitCode.DATA_INVALID: "Data are there but cannot be used: torn pictures, folders of unequal length, bad rows.",
     ExitCode.TOO_FEW_SUBJECTS: "The data hold too few subjects or sequences for the split or the cohort asked for.",
     ExitCode.OUTPUT_EXISTS: "The output folder exists already. Resume it, or name another.",
     ExitCode.DISK_FULL: "The disk is full. Nothing half-written was left; free space and resume.",

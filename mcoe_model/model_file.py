@@ -31,6 +31,8 @@ HEADER_LENGTH = 8
 PROTOCOL_VERSION = 1
 #: Raised when pictures reach the network in another way (crop, resize, polarity, normalisation).
 PREPROCESSING_VERSION = 1
+#: The name of SEE's representation of events; `mcoe_model.data.representations` has the others.
+TERNARY = "ternary"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Generation:
     """What features, updates and models must have in common to be combined. Different generations never meet.
 
     ``top_k`` is the number of experts that every clip is routed to; router statistics are checked against it.
+    ``representation`` names how events become pictures; wearables make SEE's, `ternary`.
     """
 
     preset: str
@@ -62,11 +65,19 @@ class Generation:
     top_k: int = 2
     preprocessing_version: int = PREPROCESSING_VERSION
     protocol_version: int = PROTOCOL_VERSION
+    representation: str = TERNARY
 
     @property
     def id(self) -> str:
         """A short name: the first 16 hex digits of the hash of every field."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.to_plain(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Every field by name, but for a representation that is SEE's: earlier programs know no other, nor the word."""
+        plain = asdict(self)
+        if self.representation == TERNARY:
+            del plain["representation"]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class ModelCard:
         return replace(self, origin=origin, parent_sha256=parent_sha256, trained_on=trained_on, metrics={})
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(asdict(self) | {"generation": self.generation.to_plain()}, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> ModelCard:

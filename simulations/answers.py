@@ -28,6 +28,7 @@ ARMS = ("base", "federated", "centralised", "local", "all_data")
 class Answers:
     """What an arm says of N clips: the mean over its models, where it has one for every client."""
 
+    names: tuple[str, ...]
     labels: NDArray[np.int64]  # (N,)
     expected: NDArray[np.float64]  # (N, 7) the probability of each emotion being said
     subjects: tuple[str, ...]
@@ -145,9 +146,10 @@ def answers_of(scene: Scene, names: Sequence[str], part: str, number: int | None
     if number is None:
         expected = [one.predicted() for one in said]
     else:
-        lengths, sampling = tuple(record.n_frames for record in shown), PRESETS[scene.settings.model].sampling
+        lengths, sampling = tuple(record.n_frames for record in shown), PRESETS[scene.settings.preset].sampling
         expected = [one.random_pass(sampling, scene.settings.seed, number, lengths) for one in said]
     return Answers(
+        said[0].names,
         said[0].labels,
         np.mean(expected, axis=0),
         tuple(record.subject for record in shown),
@@ -161,6 +163,7 @@ def pool(answers: Sequence[Answers]) -> Answers:
     """The answers of several runs as one."""
     softmax = [one.mean_softmax for one in answers if one.mean_softmax is not None]
     return Answers(
+        tuple(name for one in answers for name in one.names),
         np.concatenate([one.labels for one in answers]),
         np.concatenate([one.expected for one in answers]),
         tuple(subject for one in answers for subject in one.subjects),

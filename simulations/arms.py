@@ -99,7 +99,7 @@ def read_predictions(path: Path) -> Predictions:
 
 def _fresh(scene: Scene) -> Network:
     """Random weights of the run's seed, with ImageNet's in the backbones where the settings name a file."""
-    model = build(scene.settings.model, seed=scene.settings.seed, size=scene.settings.picture_size)
+    model = build(scene.settings.preset, seed=scene.settings.seed, size=scene.settings.picture_size)
     if scene.settings.imagenet:
         backbones = picture_encoder(model).backbones.values()
         load_imagenet((cast(ResNet, backbone) for backbone in backbones), Path(scene.settings.imagenet))
@@ -168,11 +168,12 @@ def _write(
         card = parent.child_of(file_sha256(scene.paths.base), origin, trained_on)
     else:
         generation = Generation(
-            scene.settings.model,
+            scene.settings.preset,
             backbone_sha256(tensors),
             scene.settings.picture_size,
             scene.normalisation(),
             top_k=model.config.top_k,
+            representation=scene.clips.representation,
         )
         card = ModelCard(generation, origin, trained_on=trained_on)
     write_model(scene.paths.arm(arm), tensors, card)

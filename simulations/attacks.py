@@ -100,7 +100,7 @@ class Patched(Clips):
         side = math.ceil(PATCH * self.size)
         frames, events = (pictures.copy() for pictures in super().pictures(clip))
         for pictures in (frames, events):
-            pictures[:, :side, :side] = 255
+            pictures[..., :side, :side] = 255
         return frames, events
 
 

@@ -71,16 +71,20 @@ def read_request(
         if given or config:
             named = ", ".join(given) or "--config"
             raise SettingsError([f"--resume takes its settings from the run; leave out {named}"])
-        settings = _stored_settings(resume)
-        stored = read_json(Paths(resume).run).get("own", {}) if own else {}
+        settings = stored_settings(resume)
+        stored = read_json(Paths(resume).run).get("chosen", {}) if own else {}
         return Request(settings, resume.absolute(), True, as_json, stored)
     settings = make_settings(scale, read_toml(config) if config else {}, flags)
     if print_config:
         print(settings.to_toml(), end="")
         return None
-    folder = out or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{settings.model}"
     chosen = {name: default if given_own[name] is None else given_own[name] for name, default in (own or {}).items()}
-    return Request(settings, folder.absolute(), False, as_json, chosen)
+    return Request(settings, (out or new_folder(settings)).absolute(), False, as_json, chosen)
+
+
+def new_folder(settings: SimulationSettings) -> Path:
+    """Where a run goes that was given no folder."""
+    return Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-{settings.preset}"
 
 
 def command(main: Callable[[], None]) -> None:
@@ -99,7 +103,8 @@ def command(main: Callable[[], None]) -> None:
         sys.exit(ExitCode.INTERRUPTED)
 
 
-def _stored_settings(folder: Path) -> SimulationSettings:
+def stored_settings(folder: Path) -> SimulationSettings:
+    """The settings of the run in a folder. Raises NotResumable when there is none."""
     try:
         return SimulationSettings(**read_json(Paths(folder).run)["settings"])
     except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError) as fault:

@@ -18,7 +18,6 @@ from typing import Any
 
 from rich.markup import escape
 
-from mcoe_model.data.cache import open_clips
 from mcoe_model.errors import (
     DataMissing,
     McoeError,
@@ -39,11 +38,13 @@ from simulations.answers import choose_centralised
 from simulations.arms import CENTRALISED, evaluate_local, evaluate_model, train_all_data, train_base, train_centralised
 from simulations.console import Crew, Display
 from simulations.coordination import coordinate, open_registry
+from simulations.data import data_root, representation_name, run_clips
 from simulations.flower_engine import check_installed, run_on_flower
 from simulations.local_grid import LOCAL_POLL, LocalGrid
+from simulations.own import install, recorded
 from simulations.parts import make_parts
 from simulations.provenance import describe_data, new_run, utc_text
-from simulations.scene import Paths, cache_folder, open_scene, synthetic_root
+from simulations.scene import Paths, open_scene
 from simulations.settings import SimulationSettings
 from simulations.summary import write_results
 from simulations.tuning import begin_trial, record
@@ -74,12 +75,16 @@ def begin(settings: SimulationSettings, folder: Path) -> None:
 
     Raises DataMissing, ModelInvalid or MissingExtra when something is not there, OutputExists for the folder.
     """
+    run = new_run(settings)
+    install(recorded(run))
     if settings.base not in ("train", "scratch"):
         generation = read_card(Path(settings.base)).generation
-        if (generation.preset, generation.input_size) != (settings.model, settings.picture_size):
+        there = (generation.preset, generation.input_size, generation.representation)
+        wanted = (settings.preset, settings.picture_size, representation_name(settings, recorded(run)))
+        if there != wanted:
             raise ModelInvalid(
-                f"{settings.base} is a {generation.preset} for {generation.input_size} pixels, the settings "
-                f"ask for {settings.model} and {settings.picture_size}; set --model and --size to fit"
+                f"{settings.base} is a {there[0]} for {there[1]} pixels and {there[2]} events, the settings ask for "
+                f"{wanted[0]}, {wanted[1]} and {wanted[2]}; set --model, --size and --representation to fit"
             )
     if settings.imagenet and not Path(settings.imagenet).is_file():
         raise DataMissing(f"there is no file {settings.imagenet} for --imagenet")
@@ -87,7 +92,7 @@ def begin(settings: SimulationSettings, folder: Path) -> None:
         raise MissingExtra("--tensorboard needs TensorBoard: pip install 'mcoe[tensorboard]'")
     if folder.exists():
         raise OutputExists(f"{folder} exists already; go on with --resume {folder}, or name another with --out")
-    write_json(Paths(folder).run, new_run(settings))
+    write_json(Paths(folder).run, run)
 
 
 def prepare(settings: SimulationSettings, folder: Path, display: Display) -> None:
@@ -95,13 +100,7 @@ def prepare(settings: SimulationSettings, folder: Path, display: Display) -> Non
     if Paths(folder).parts.exists():
         return
     root = data_root(settings, display)
-    clips = open_clips(
-        root,
-        size=settings.picture_size,
-        cache=cache_folder() / "clips",
-        progress=display.phase("decode pictures"),
-        workers=settings.processes,
-    )
+    clips = run_clips(settings, root, recorded(read_json(Paths(folder).run)), display)
     if clips.skipped:
         first = clips.skipped[0]
         display.say(
@@ -115,13 +114,6 @@ def prepare(settings: SimulationSettings, folder: Path, display: Display) -> Non
     cohort_size(settings.cohort, len(clients))
     write_json(Paths(folder).run, read_json(Paths(folder).run) | describe_data(settings, root, clips, parts))
     parts.write(Paths(folder).parts)
-
-
-def data_root(settings: SimulationSettings, display: Display) -> Path:
-    """The SEE folder of the run; a synthetic one is made once and kept in the cache."""
-    if settings.synthetic is None:
-        return Path(settings.data)
-    return synthetic_root(settings.synthetic, settings.processes, display.phase("synthetic data"))
 
 
 def run(folder: Path, display: Display) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from flwr.app import Context, Message, MessageType
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import make_client_app
-from mcoe_model.learning.continual import ContinualMethod
+from mcoe_model.learning.method import ContinualMethod
 from mcoe_model.learning.samples import Samples
 from mcoe_model.learning.weights import copy_weights, load_model
 from mcoe_model.model_file import ModelCard, Tensors

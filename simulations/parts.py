@@ -15,7 +15,7 @@ from mcoe_model.data.partition import (
     published_split,
     split_subjects,
 )
-from mcoe_model.data.see import SequenceRecord
+from mcoe_model.data.reader import ClipRecord
 from mcoe_model.data.synthetic.design import SESSION_TAKES
 from mcoe_model.errors import TooFewSubjects
 from mcoe_model.files import write_json
@@ -54,7 +54,7 @@ class Parts:
         return Parts(**{part: tuple(names) for part, names in json.loads(path.read_bytes()).items()})
 
 
-def make_parts(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> Parts:
+def make_parts(settings: SimulationSettings, records: Sequence[ClipRecord]) -> Parts:
     """Divide the sequences as the protocol says, and the clients' among them as the partition does.
 
     `unseen-subjects`: by subject; nobody is in two parts. `published`: the test is SEE's own, by sequence, which shares
@@ -85,7 +85,7 @@ def make_parts(settings: SimulationSettings, records: Sequence[SequenceRecord]) 
     return Parts(base, names, validation, test, _owners(settings, wearers), later)
 
 
-def _owners(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> tuple[str, ...]:
+def _owners(settings: SimulationSettings, records: Sequence[ClipRecord]) -> tuple[str, ...]:
     """Whose each of the clients' clips is; empty where it is its subject's."""
     clients = len({record.subject for record in records})
     match settings.partition:
@@ -99,11 +99,11 @@ def _owners(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> 
     return tuple(f"mixed-{owner + 1:02d}" for owner in dealt)
 
 
-def subject_overlap(settings: SimulationSettings, records: Sequence[SequenceRecord]) -> SubjectOverlap | None:
+def subject_overlap(settings: SimulationSettings, records: Sequence[ClipRecord]) -> SubjectOverlap | None:
     """How many subjects the published split shares between training and testing; None under another protocol."""
     return published_split(records).overlap if settings.protocol == "published" else None
 
 
-def _names(records: Sequence[SequenceRecord], subjects: Sequence[str]) -> tuple[str, ...]:
+def _names(records: Sequence[ClipRecord], subjects: Sequence[str]) -> tuple[str, ...]:
     wanted = set(subjects)
     return tuple(record.name for record in records if record.subject in wanted)

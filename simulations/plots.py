@@ -217,7 +217,7 @@ def stages_plot(name: str, alt: str, lines: Mapping[str, Sequence[float]], unit:
             stages = range(2, len(values) + 2)
             axes.plot(stages, values, marker=marker, color=colour, markersize=6, label=label)
         axes.axhline(0, color=_COLOUR["line"])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _count_along(axes)
         axes.set_xlabel("after stage")
         axes.set_ylabel(unit)
         columns = 3 if wide else 1

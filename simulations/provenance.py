@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mcoe_model.data.cache import Clips
+from simulations.own import locate_all
 from simulations.parts import Parts, subject_overlap
 from simulations.settings import SimulationSettings
 from simulations.tuning import declared
@@ -23,7 +24,8 @@ _REPOSITORY = Path(__file__).parent.parent
 
 def new_run(settings: SimulationSettings) -> dict[str, Any]:
     """The record of a simulation that is about to start."""
-    return {"settings": asdict(settings), **origin(), "tuning": declared(settings)}
+    own = {kind: asdict(code) for kind, code in locate_all(settings).items()}
+    return {"settings": asdict(settings), "own": own, **origin(), "tuning": declared(settings)}
 
 
 def origin() -> dict[str, Any]:

@@ -26,6 +26,7 @@ from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.model_file import SEE_NORMALISATION, ModelCard, Normalisation
 from mcoe_model.networks import Network
 from mcoe_model.progress import Progress
+from simulations.own import install, recorded
 from simulations.parts import Parts
 from simulations.settings import SimulationSettings
 
@@ -161,6 +162,7 @@ def open_scene(folder: Path) -> Scene:
     paths = Paths(folder)
     try:
         run = read_json(paths.run)
+        install(recorded(run))
         settings, clips = SimulationSettings(**run["settings"]), Clips(Path(run["clips"]))
         return Scene(paths, settings, clips, Parts.read(paths.parts))
     except (FileNotFoundError, KeyError, ValueError, TypeError) as fault:

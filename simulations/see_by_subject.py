@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mcoe_model.names import EMOTIONS
-from simulations import experiment, folds, report
 from simulations.answers import ARMS
+from simulations.api import run
 from simulations.command import command, make_parser, read_request
 from simulations.console import Display
 from simulations.settings import SimulationSettings
@@ -44,28 +44,19 @@ def main(arguments: list[str] | None = None) -> None:
     settings, folder = request.settings, request.folder
     display = Display(Console(stderr=request.as_json))
     _introduce(settings, folder, display, resumed=request.resumed)
-    if settings.fold == "all":
-        with display.live():
-            folds.begin_or_resume(settings, folder, display, resumed=request.resumed)
-        summary = folds.run(settings, folder, display)
-        path = report.write_report(folder)
-    else:
-        with display.live():
-            experiment.begin_or_resume(settings, folder, display, resumed=request.resumed)
-            summary = experiment.run(folder, display)
-            path = report.write_report(folder)
+    summary = run(settings, folder, display, resumed=request.resumed)
     display.console.print(_table(summary))
     display.console.print(_verdict(summary))
     for note in edge_notes(summary["tuning"]):
         display.console.print(f"[yellow]{note}[/yellow]")
-    display.console.print(f"Open the report: [bold]{path}[/bold]", soft_wrap=True)
+    display.console.print(f"Open the report: [bold]{folder / 'report.html'}[/bold]", soft_wrap=True)
     if request.as_json:
         print(json.dumps(summary))
 
 
 def _introduce(settings: SimulationSettings, folder: Path, display: Display, *, resumed: bool) -> None:
     display.say(
-        f"[bold]{'Going on with' if resumed else 'Simulating'} {settings.model}, {settings.rounds} rounds, "
+        f"[bold]{'Going on with' if resumed else 'Simulating'} {settings.preset}, {settings.rounds} rounds, "
         f"{settings.protocol}{f', all {settings.folds} folds' if settings.fold == 'all' else ''}[/bold] in {folder}"
     )
     if settings.synthetic:

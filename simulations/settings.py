@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mcoe_model.data.representations import REPRESENTATIONS
 from mcoe_model.data.synthetic.settings import DESIGNS, SyntheticSettings
 from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.settings import FineTuneSettings, Recipe, Schedule
@@ -21,6 +22,7 @@ from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
 from server.aggregation.optimiser import OPTIMISERS, OptimiserName, OptimiserSettings
 from server.aggregation.rule import ROUTER_MODES, RouterMode, RuleSettings
+from simulations.own import KINDS, absolute, install, is_own, locate
 
 Protocol = Literal["unseen-subjects", "published"]
 Engine = Literal["local", "ray"]
@@ -46,14 +48,17 @@ def _setting(default: Any, says: str) -> Any:
 class SimulationSettings:
     """What `see_by_subject.py` does. Every field is a flag of it and a key of its TOML file."""
 
-    data: str = _setting("", "SEE folder (event/, frame/, emotion.json); without one, synthetic data are made once")
+    data: str = _setting("", "SEE folder (event/, frame/, emotion.json), a table of clips (.csv) or exported spans "
+                             "(spans.csv); without any, synthetic data are made once")
+    data_reader: str = _setting("", "your own reader of --data, as path/file.py:Class")
+    representation: str = _setting("ternary", f"what the networks see of events: {', '.join(REPRESENTATIONS)}")
     subjects: int = _setting(32, "subjects of the synthetic set")
     sequences: int = _setting(14, "sequences per synthetic subject at most; 0: SEE's own counts")
     design: str = _setting("see-like", f"design of the synthetic set: {', '.join(DESIGNS)}")
     partition: Partition = _setting("subject", "whose the clients' clips are: subject, iid or label-skew")
     alpha: float = _setting(0.3, "with label-skew: Dirichlet's alpha; the smaller, the fewer emotions a client has")
     size: int = _setting(0, "side of the pictures in pixels; 0: the model's own")
-    model: str = _setting("mcoe-tiny", f"preset: {', '.join(PRESETS)}")
+    model: str = _setting("mcoe-tiny", f"preset: {', '.join(PRESETS)}; or your own, as path/file.py:Class")
     base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
     imagenet: str = _setting("", "file with torchvision's ResNet-18 weights for the backbones (.safetensors or .pth)")
     base_epochs: int = _setting(0, "epochs of the base model's training; 0: its recipe's own")
@@ -99,6 +104,7 @@ class SimulationSettings:
             "model": tuple(PRESETS),
             "train": TRAIN_MODES,
             "rule": SIMULATED_RULES,
+            "representation": tuple(REPRESENTATIONS),
             "schedule": get_args(Schedule),
             "protocol": get_args(Protocol),
             "engine": get_args(Engine),
@@ -107,9 +113,19 @@ class SimulationSettings:
             "partition": get_args(Partition),
             "local_method": get_args(LocalMethod),
         }.items():
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in choices and not (name in KINDS and is_own(name, getattr(self, name))):
+                mine = ", or your own as path/file.py:Class" if name in KINDS else ""
                 flag = f"--{name.replace('_', '-')}"
-                found.append(f"{flag} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+                found.append(f"{flag} must be one of {', '.join(choices)}{mine}, not {getattr(self, name)!r}")
+        if is_own("model", self.model):
+            try:
+                install({"model": locate("model", self.model)})
+            except SettingsError as fault:
+                return found + fault.faults
+        if self.data_reader and not is_own("data-reader", self.data_reader):
+            found.append(f"--data-reader must be path/file.py:Class or an entry point, not {self.data_reader!r}")
+        if self.data_reader and not self.data:
+            found.append("--data-reader needs --data, the place that it reads")
         at_least = {"rounds": 1, "base_epochs": 0, "folds": 2, "workers": 0, "passes": 0, "seed": 0, "faulty": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -133,7 +149,7 @@ class SimulationSettings:
             found.append(f"--cohort must be 'all', a whole number or a share between 0 and 1, not {self.cohort!r}")
         if self.size and not 16 <= self.size <= 512:
             found.append(f"--size must be 0 (the model's own) or between 16 and 512 pixels, not {self.size}")
-        config = PRESETS.get(self.model)
+        config = PRESETS.get(self.preset)
         if config and config.fixed_size and self.picture_size != config.input_size:
             found.append(f"--size must be 0: {self.model} takes pictures of {config.input_size} pixels only")
         if self.imagenet and config and not isinstance(config, McoeConfig):
@@ -154,7 +170,7 @@ class SimulationSettings:
         return SyntheticSettings(
             subjects=self.subjects,
             sequences=self.sequences or None,
-            size=self.picture_size if self.model in PRESETS else 64,
+            size=self.picture_size if self.preset in PRESETS else 64,
             design=self.design if self.design in DESIGNS else "see-like",
             seed=self.seed,
         )
@@ -162,7 +178,12 @@ class SimulationSettings:
     @property
     def picture_size(self) -> int:
         """Side of the pictures the network sees, in pixels."""
-        return self.size or PRESETS[self.model].input_size
+        return self.size or PRESETS[self.preset].input_size
+
+    @property
+    def preset(self) -> str:
+        """The model's name in files and messages: the setting's, or one that no other code of somebody's own has."""
+        return locate("model", self.model).label if is_own("model", self.model) else self.model
 
     @property
     def synthetic(self) -> SyntheticSettings | None:
@@ -191,7 +212,7 @@ class SimulationSettings:
     @property
     def base_recipe(self) -> Recipe:
         """How the base, and everything else that starts from scratch, is trained centrally: as its model says."""
-        config = PRESETS[self.model]
+        config = PRESETS[self.preset]
         recipe = config.published_recipe if self.protocol == "published" else config.recipe
         epochs = self.base_epochs or recipe.training.epochs
         return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=epochs))
@@ -265,6 +286,7 @@ def make_settings(scale: str, *layers: Mapping[str, Any]) -> SimulationSettings:
                 faults.append(f"{key.replace('_', '-')} must be a {kinds[key].__name__}, not {value!r}")
     if faults:
         raise SettingsError(faults)
+    merged |= {field: absolute(kind, merged[field]) for kind, field in KINDS.items() if field in merged}
     return SimulationSettings(**merged)
 
 

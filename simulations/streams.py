@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from mcoe_model.data.see import SequenceRecord
+from mcoe_model.data.reader import ClipRecord
 from mcoe_model.data.synthetic.design import SESSION_TAKES
 from mcoe_model.errors import DataInvalid, TooFewSubjects
 from mcoe_model.names import EMOTIONS, LIGHTINGS
@@ -57,7 +57,7 @@ class DeviceStream:
 
 
 def device_streams(
-    kind: StreamName, records: Sequence[SequenceRecord], learners: Iterable[str], unseen: Iterable[str], *, seed: int
+    kind: StreamName, records: Sequence[ClipRecord], learners: Iterable[str], unseen: Iterable[str], *, seed: int
 ) -> tuple[DeviceStream, ...]:
     """The stream of every learner, or the one of all learners with ``subjects``.
 
@@ -131,7 +131,7 @@ def lessons(stage: Stage, clips: int) -> tuple[Clips, ...]:
 
 
 def _domains(
-    kind: StreamName, records: Sequence[SequenceRecord], subject: str, own: Sequence[int], seed: int
+    kind: StreamName, records: Sequence[ClipRecord], subject: str, own: Sequence[int], seed: int
 ) -> dict[str, list[int]]:
     """A subject's clips by stage, in the order of the stages."""
     if kind == "sessions":
@@ -160,7 +160,7 @@ def _domains(
     return {" + ".join(block): [i for i in own if records[i].emotion in block] for block in blocks}
 
 
-def _alike(kind: StreamName, record: SequenceRecord, own: Sequence[SequenceRecord]) -> bool:
+def _alike(kind: StreamName, record: ClipRecord, own: Sequence[ClipRecord]) -> bool:
     """Whether an unseen person's clip is of the domain of a stage: its emotions, or its lightings."""
     if kind == "emotions":
         return record.emotion in {one.emotion for one in own}
@@ -168,7 +168,7 @@ def _alike(kind: StreamName, record: SequenceRecord, own: Sequence[SequenceRecor
 
 
 def _groups(
-    records: Sequence[SequenceRecord], people: Sequence[str], of_subject: dict[str, list[int]], seed: int
+    records: Sequence[ClipRecord], people: Sequence[str], of_subject: dict[str, list[int]], seed: int
 ) -> dict[str, list[str]]:
     lightings = {subject: {records[i].lighting for i in of_subject[subject]} for subject in people}
     if all(len(found) == 1 for found in lightings.values()):
@@ -182,7 +182,7 @@ def _groups(
     return groups
 
 
-def _held_out(records: Sequence[SequenceRecord], own: Sequence[int]) -> set[int]:
+def _held_out(records: Sequence[ClipRecord], own: Sequence[int]) -> set[int]:
     """Of a subject's performances in a session, by emotion and take, every second one, under all of its lightings."""
     performances = sorted({(records[i].take // SESSION_TAKES, records[i].emotion, records[i].take) for i in own})
     sessions = {session for session, _, _ in performances}

@@ -46,7 +46,7 @@ def write_results(folder: Path, seconds: float) -> dict[str, Any]:
         | measured
     )
     write_csv(folder / "rounds.csv", round_table(folder))
-    write_csv(folder / "replies.csv", _reply_table(registry))
+    write_csv(folder / "replies.csv", reply_table(folder))
     write_csv(folder / "router_statistics.csv", _router_table(registry))
     write_arms(folder, scores)
     _write_model(folder, scene.paths.models / f"{registry.newest_model()}.safetensors", scores["federated"])
@@ -93,13 +93,14 @@ def measure(folders: Sequence[Path], settings: SimulationSettings) -> tuple[dict
 
 def write_arms(folder: Path, scores: Mapping[str, Scores]) -> None:
     """Write the table of arms for programs and for people."""
-    write_csv(folder / "arms.csv", _arm_table(scores))
-    write_for_people(folder / "arms", _arm_table(scores))
+    write_csv(folder / "arms.csv", arm_table(scores))
+    write_for_people(folder / "arms", arm_table(scores))
 
 
 def _what(settings: SimulationSettings) -> dict[str, Any]:
     return {
-        "model": settings.model,
+        "model": settings.preset,
+        "representation": settings.representation,
         "data": settings.data or "synthetic",
         "protocol": settings.protocol,
         "fold": settings.fold,
@@ -159,7 +160,8 @@ def _validation(folder: Path) -> dict[str, dict[str, float]]:
     return {arm: {"war": scored.war, "uar": scored.uar} for arm, scored in found.items() if scored}
 
 
-def _arm_table(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
+def arm_table(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
+    """One row per arm: measures on the test part, and the recall of each emotion."""
     return [
         {
             "arm": arm,
@@ -176,7 +178,9 @@ def _arm_table(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
     ]
 
 
-def _reply_table(registry: Registry) -> list[dict[str, Any]]:
+def reply_table(folder: Path) -> list[dict[str, Any]]:
+    """One row per reply of a client."""
+    registry = open_registry(folder)
     return [
         {
             "round": row.number,

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mcoe_model.data.synthetic.design import plan
+from mcoe_model.data.synthetic.raw import write_raw_events
 from mcoe_model.data.synthetic.settings import DEFAULT_DIFFICULTY, DESIGNS, SEE_SUBJECTS, SyntheticSettings
 from mcoe_model.data.synthetic.sheet import write_sheet
 from mcoe_model.data.synthetic.statistics import SEE, Statistics, measure
@@ -29,6 +30,7 @@ app = typer.Typer(add_completion=False)
 EXAMPLES = """Examples:\n
 python simulations/synthesise_see.py data/synthetic\n
 python simulations/synthesise_see.py data/quick --subjects 32 --sequences 14 --size 64\n
+python simulations/synthesise_see.py data/events --subjects 32 --sequences 14 --size 64 --raw-events\n
 python simulations/synthesise_see.py data/wearers --design wearable --subjects 10 --sheet wearers.png\n
 Started again with the same settings, it goes on where it was stopped."""
 
@@ -45,6 +47,9 @@ def main(
     ] = DEFAULT_DIFFICULTY,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes; 0: one per core. Results do not depend on it.")] = 0,
+    raw_events: Annotated[
+        bool, typer.Option("--raw-events", help="Write the events themselves too, and a table that names them.")
+    ] = False,
     sheet: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a contact sheet to this PNG too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -54,7 +59,10 @@ def main(
         display = Display(Console(stderr=as_json))
         started = time.monotonic()
         with display.live():
-            write_see(root, settings, workers=workers or os.cpu_count() or 1, progress=display.phase("draw sequences"))
+            processes = workers or os.cpu_count() or 1
+            write_see(root, settings, workers=processes, progress=display.phase("draw sequences"))
+            if raw_events:
+                write_raw_events(root, settings, workers=processes, progress=display.phase("draw events"))
             if sheet is not None:
                 write_sheet(sheet, settings)
         summary = summarise(root, settings, time.monotonic() - started)

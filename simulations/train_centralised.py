@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         crew = Crew(1, display)
         try:
             if not paths.arm("all_data").exists():
-                crew.start(f"train {request.settings.model}", train_all_data, request.folder).result()
+                crew.start(f"train {request.settings.preset}", train_all_data, request.folder).result()
             if not paths.predictions("all_data", "test").exists():
                 model = paths.arm("all_data")
                 crew.start_each(

@@ -21,11 +21,11 @@ from simulations.scene import Paths, open_scene
 from simulations.settings import SimulationSettings
 
 
-def begin_study(settings: SimulationSettings, folder: Path, own: dict[str, Any]) -> None:
+def begin_study(settings: SimulationSettings, folder: Path, chosen: dict[str, Any]) -> None:
     """Claim the folder of several runs and write down what they are. Raises OutputExists."""
     if folder.exists():
         raise OutputExists(f"{folder} exists already; go on with --resume {folder}, or name another with --out")
-    write_json(Paths(folder).run, new_run(settings) | {"own": own})
+    write_json(Paths(folder).run, new_run(settings) | {"chosen": chosen})
 
 
 def begin_variant(prepared: Path, folder: Path, **changed: Any) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from mcoe_model.errors import DataMissing, ModelInvalid
+from mcoe_model.learning.weights import can_build
 from mcoe_model.model_file import (
     Generation,
     ModelCard,
@@ -192,3 +193,15 @@ def test_the_hash_of_tensors_sees_names_dtypes_shapes_and_values_only() -> None:
         {"a": usual["a"]},
     ]
     assert len({expected, *(tensors_sha256(other) for other in others)}) == 6
+
+
+def test_a_representation_of_events_is_told_where_it_is_not_sees() -> None:
+    usual = Generation("mcoe-tiny", "a" * 64, 64, Normalisation(0.1, 0.2, 0.3, 0.4))
+    before = {key: value for key, value in asdict(usual).items() if key != "representation"}
+    text = json.dumps(before, sort_keys=True)
+    assert usual.id == hashlib.sha256(text.encode()).hexdigest()[:16], "as earlier programs name it"
+    assert "representation" not in ModelCard(usual, "made").to_json()
+    other = replace(usual, representation="voxel-grid")
+    assert other.id != usual.id
+    assert ModelCard.from_json(ModelCard(other, "made").to_json()).generation == other
+    assert can_build(usual) and not can_build(other), "a wearable makes SEE's pictures only"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mcoe_model.data.see import SequenceRecord
+from mcoe_model.data.reader import ClipRecord
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError, TooFewSubjects
 from mcoe_model.files import write_json
 from mcoe_model.streams import stream
@@ -67,7 +67,7 @@ class PublishedSplit:
     overlap: SubjectOverlap
 
 
-def split_subjects(records: Iterable[SequenceRecord], *, seed: int, fold: int = 0, folds: int = 5) -> Split:
+def split_subjects(records: Iterable[ClipRecord], *, seed: int, fold: int = 0, folds: int = 5) -> Split:
     """Split the subjects of ``records`` for one fold; the same for the same (subjects, seed, fold, folds).
 
     SEE's own training/testing mark plays no part: all sequences of a subject go with the subject. A subject with a
@@ -81,7 +81,7 @@ def split_subjects(records: Iterable[SequenceRecord], *, seed: int, fold: int = 
         faults.append(f"fold is {fold}, it counts from 0 to {folds - 1}")
     if faults:
         raise SettingsError(faults)
-    sequences: dict[str, list[SequenceRecord]] = defaultdict(list)
+    sequences: dict[str, list[ClipRecord]] = defaultdict(list)
     for record in records:
         sequences[record.subject].append(record)
     if len(sequences) < folds:
@@ -104,7 +104,7 @@ def split_subjects(records: Iterable[SequenceRecord], *, seed: int, fold: int = 
     return Split(**{part: tuple(sorted(subjects)) for part, subjects in {**dealt, "test": test}.items()})
 
 
-def published_split(records: Iterable[SequenceRecord]) -> PublishedSplit:
+def published_split(records: Iterable[ClipRecord]) -> PublishedSplit:
     """SEE's own split and how many subjects its two sides share."""
     records = list(records)
     training = [record for record in records if record.split == "training"]
@@ -169,7 +169,7 @@ def write_split(path: Path, split: Split) -> None:
     write_json(path, asdict(split))
 
 
-def read_split(path: Path, records: Iterable[SequenceRecord]) -> Split:
+def read_split(path: Path, records: Iterable[ClipRecord]) -> Split:
     """Read a fold file for these records. Raises DataMissing when there is none, DataInvalid when it is damaged,
     names a subject twice or one that has no usable sequence, and TooFewSubjects when a part is empty."""
     if not path.is_file():
@@ -190,7 +190,7 @@ def read_split(path: Path, records: Iterable[SequenceRecord]) -> Split:
     return Split(**parts)
 
 
-def _stratified(sequences: dict[str, list[SequenceRecord]], generator: np.random.Generator, block: int) -> list[str]:
+def _stratified(sequences: dict[str, list[ClipRecord]], generator: np.random.Generator, block: int) -> list[str]:
     """The subjects by lighting (all of theirs, when there are several), then emotions shown; ties in random order.
 
     Each ``block`` neighbours are shuffled once more, or the first to be dealt to would always get the richest of them.

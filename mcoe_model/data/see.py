@@ -17,11 +17,20 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mcoe_model.data.picture_files import read_grey
+from mcoe_model.data.reader import (
+    ClipRecord,
+    DataIndex,
+    RecordedClip,
+    Skipped,
+    Unusable,
+    first_few,
+    nothing_usable,
+)
 from mcoe_model.errors import DataInvalid, DataMissing
 from mcoe_model.names import EMOTIONS, parse_emotion, parse_lighting
 
@@ -74,16 +83,15 @@ class SequenceRecord:
         """The place of its emotion in names.EMOTIONS."""
         return EMOTIONS.index(self.emotion)
 
+    @property
+    def clip(self) -> ClipRecord:
+        """What everything after the reader knows of it."""
+        about = (self.name, self.subject, "", self.lighting, self.emotion, self.split)
+        return ClipRecord(*about, n_frames=self.n_frames, take=self.take)
+
     def picture(self, modality: str, index: int) -> str:
         """The path of picture ``index`` (start <= index < end), relative to the root."""
         return f"{self.frame_folder if modality == 'frame' else self.event_folder}/{index:05d}.jpg"
-
-
-class Skipped(NamedTuple):
-    """A sequence that cannot be used, and why."""
-
-    name: str
-    reason: str
 
 
 class SeeIndex(NamedTuple):
@@ -93,6 +101,49 @@ class SeeIndex(NamedTuple):
     skipped: tuple[Skipped, ...]
     labels: tuple[str, ...]  # the order of emotion.json
     fingerprint: str
+
+
+class SeeReader:
+    """SEE as a data set to read (`mcoe_model.data.reader.DataReader`).
+
+    SEE does not tell sittings apart; where ``sessions.json`` lies beside the annotation, as with the synthetic
+    `wearable` design, it does: ``{name: {"session": number, ...}}``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._records: dict[str, SequenceRecord] = {}
+
+    @property
+    def place(self) -> str:
+        return str(self._root)
+
+    def index(self) -> DataIndex:
+        found = read_see(self._root)
+        self._records = {record.name: record for record in found.records}
+        sessions, fingerprint = self._sessions(found.fingerprint)
+        records = (replace(record.clip, session=sessions.get(record.name, "")) for record in found.records)
+        return DataIndex(tuple(records), found.skipped, fingerprint)
+
+    def clip(self, record: ClipRecord) -> RecordedClip:
+        sequence = self._records[record.name]
+        frames, events = (
+            [read_grey(self._root, sequence.picture(modality, i)) for i in range(sequence.start, sequence.end)]
+            for modality in MODALITIES
+        )
+        return RecordedClip(frames, events)
+
+    def _sessions(self, fingerprint: str) -> tuple[dict[str, str], str]:
+        """The session of every clip that has one, and the fingerprint with them. Raises DataInvalid."""
+        path = self._root / "sessions.json"
+        if not path.is_file():
+            return {}, fingerprint
+        content = path.read_bytes()
+        try:
+            sessions = {name: str(entry["session"]) for name, entry in json.loads(content).items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
+            raise DataInvalid(f"{path} does not tell sessions ({type(fault).__name__}: {fault}); remove it") from fault
+        return sessions, hashlib.sha256(fingerprint.encode() + content).hexdigest()
 
 
 def parse_name(name: str) -> SequenceName:
@@ -130,10 +181,10 @@ def read_see(root: Path) -> SeeIndex:
             for modality in MODALITIES:
                 folder = folders[modality].get((_label(database[name]), name))
                 if folder is None:
-                    raise _Unusable(f"no folder {modality}/{_label(database[name])}/{name}")
+                    raise Unusable(f"no folder {modality}/{_label(database[name])}/{name}")
                 pictures[modality] = _list_pictures(root, folder, fingerprint)
             records.append(_record(name, names[name], database[name], folders, pictures))
-        except _Unusable as fault:
+        except Unusable as fault:
             skipped.append(Skipped(name, str(fault)))
     found = {key[1]: folder for modality in MODALITIES for key, folder in folders[modality].items()}
     unnamed = sorted(found.keys() - database)
@@ -141,16 +192,6 @@ def read_see(root: Path) -> SeeIndex:
     if not records:
         raise nothing_usable(root, skipped)
     return SeeIndex(tuple(records), tuple(skipped), labels, fingerprint.hexdigest())
-
-
-def nothing_usable(root: Path, skipped: Iterable[Skipped]) -> DataInvalid:
-    """The error for a folder of which every sequence was skipped, with the first few reasons."""
-    skipped = list(skipped)
-    return DataInvalid(f"{root} holds no usable sequence: {len(skipped)} skipped: {_first_few(skipped)}")
-
-
-class _Unusable(Exception):
-    """Why one sequence is skipped."""
 
 
 def _read_annotation(root: Path) -> bytes:
@@ -191,7 +232,7 @@ def _parse_names(database: dict[str, dict[str, Any]], root: Path) -> dict[str, S
             faults.append(Skipped(name, str(fault)))
     if faults:
         path = root / "emotion.json"
-        raise DataInvalid(f"{path}: {len(faults)} of {len(database)} sequences not understood: {_first_few(faults)}")
+        raise DataInvalid(f"{path}: {len(faults)} of {len(database)} sequences not understood: {first_few(faults)}")
     return names
 
 
@@ -230,21 +271,21 @@ def _record(
     folders: dict[str, dict[tuple[str, str], str]],
     pictures: dict[str, dict[int, int]],
 ) -> SequenceRecord:
-    """The record of a sequence. Raises _Unusable when its annotation and its pictures do not fit together."""
+    """The record of a sequence. Raises Unusable when its annotation and its pictures do not fit together."""
     emotion = _label(entry)
     if parsed.emotion != emotion:
-        raise _Unusable(f"labelled {emotion} but named {parsed.emotion}")
+        raise Unusable(f"labelled {emotion} but named {parsed.emotion}")
     if entry.get("subset") not in ("training", "testing"):
-        raise _Unusable(f"subset {entry.get('subset')!r} is neither training nor testing")
+        raise Unusable(f"subset {entry.get('subset')!r} is neither training nor testing")
     start, end = _segment(entry)
     if len(pictures["frame"]) != len(pictures["event"]):
-        raise _Unusable(f"frame has {len(pictures['frame'])} pictures, event {len(pictures['event'])}")
+        raise Unusable(f"frame has {len(pictures['frame'])} pictures, event {len(pictures['event'])}")
     for modality in MODALITIES:
         for index in range(start, end):
             if index not in pictures[modality]:
-                raise _Unusable(f"{modality} picture {index:05d}.jpg of the segment [{start}, {end}) is missing")
+                raise Unusable(f"{modality} picture {index:05d}.jpg of the segment [{start}, {end}) is missing")
             if pictures[modality][index] == 0:
-                raise _Unusable(f"{modality} picture {index:05d}.jpg is empty")
+                raise Unusable(f"{modality} picture {index:05d}.jpg is empty")
     return SequenceRecord(
         name, **parsed._asdict(), split=entry["subset"], start=start, end=end,
         frame_folder=folders["frame"][emotion, name], event_folder=folders["event"][emotion, name],
@@ -254,13 +295,9 @@ def _record(
 def _segment(entry: dict[str, Any]) -> tuple[int, int]:
     segment = entry["annotations"].get("segment")
     if not (isinstance(segment, list) and len(segment) == 2 and all(type(bound) is int for bound in segment)):
-        raise _Unusable(f"segment {segment!r} is not [start, end]")
+        raise Unusable(f"segment {segment!r} is not [start, end]")
     start, end = segment
     if not 0 <= start < end:
-        raise _Unusable(f"segment [{start}, {end}) holds no picture")
+        raise Unusable(f"segment [{start}, {end}) holds no picture")
     return start, end
 
-
-def _first_few(faults: list[Skipped], limit: int = 3) -> str:
-    shown = "; ".join(f"{fault.name}: {fault.reason}" for fault in faults[:limit])
-    return f"{shown}; ..." if len(faults) > limit else shown

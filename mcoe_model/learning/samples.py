@@ -1,6 +1,7 @@
 """What training and evaluation see of clips: pictures to encode, or features of frozen backbones already encoded.
 
-Letters: B batch, N pictures, F features of a picture, S side of a picture [pixels].
+Letters: B batch, N pictures, F features of a picture, S side of a picture [pixels], C channels of an event picture
+(1 in SEE; such pictures have no axis for it).
 """
 
 from __future__ import annotations
@@ -70,18 +71,22 @@ class PictureSamples:
     def head_inputs(
         self, model: Network, positions: Sequence[int], windows: NDArray[np.int64], augmentation: Generator | None
     ) -> Features:
-        size, sampling, constants = self.clips.size, model.config.sampling, self.normalisation
+        size, channels, sampling, constants = (
+            self.clips.size, self.clips.channels, model.config.sampling, self.normalisation
+        )  # fmt: skip
         seen_frames, seen_events = np.array(sampling.frames, np.int64), np.array(sampling.events, np.int64)
-        n = len(seen_frames)
-        pictures = np.empty((len(positions), n + len(seen_events), size, size), np.uint8)  # (B, N, S, S)
+        n, m = len(seen_frames), len(seen_events)
+        pictures = np.empty((len(positions), n + m * channels, size, size), np.uint8)  # (B, frames + events C, S, S)
         for row, (position, window) in enumerate(zip(positions, windows, strict=True)):
             frames, events = self.clips.pictures(self.indices[position])
             pictures[row, :n] = frames[window[seen_frames]]
-            pictures[row, n:] = events[window[seen_events]]
+            pictures[row, n:] = events[window[seen_events]].reshape(-1, size, size)
         if augmentation is not None:
-            pictures = augment(pictures, n, augmentation)
+            pictures = augment(pictures, n, augmentation, channels, self.clips.background)
         frame = normalise(pictures[:, :n], constants.frame_mean, constants.frame_sd)  # (B, frames, S, S)
-        event = normalise(pictures[:, n:], constants.event_mean, constants.event_sd)  # (B, events, S, S)
+        event = normalise(pictures[:, n:], constants.event_mean, constants.event_sd)  # (B, events C, S, S)
+        if channels > 1:
+            event = event.reshape(-1, m, channels, size, size)  # (B, events, C, S, S)
         return model.features(frame, event)
 
 
@@ -138,10 +143,13 @@ def encode_clip(
 def encode_pictures(
     model: MCOENet, frames: NDArray[np.uint8], events: NDArray[np.uint8], normalisation: Normalisation
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
-    """The same of a clip's pictures (N, S, S) themselves, S the model's input size. It is in evaluation mode."""
+    """The same of a clip's pictures (N, S, S) themselves, events (N, C, S, S) where they have several channels.
+
+    S is the model's input size. It is in evaluation mode.
+    """
     streams = {
         "frame": normalise(frames, normalisation.frame_mean, normalisation.frame_sd),  # (N, S, S)
-        "event": normalise(events, normalisation.event_mean, normalisation.event_sd),  # (N, S, S)
+        "event": normalise(events, normalisation.event_mean, normalisation.event_sd),  # (N, S, S) or (N, C, S, S)
     }
     with torch.inference_mode():
         return {

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from mcoe_model.data.sampling import Sampling
 from mcoe_model.errors import ModelInvalid
@@ -87,7 +87,8 @@ class Network(nn.Module, ABC):
     def features(self, frame: Tensor, event: Tensor) -> Features:
         """What the head takes, from normalised grey pictures (B, frames, S, S) and (B, events, S, S).
 
-        They are those of `ModelConfig.sampling`, in its order.
+        They are those of `ModelConfig.sampling`, in its order. Event pictures of a representation with C > 1 channels
+        are (B, events, C, S, S); `three_channels` takes either.
         """
 
     @abstractmethod
@@ -113,9 +114,15 @@ class Network(nn.Module, ABC):
         return []
 
 
-def three_channels(grey: Tensor) -> Tensor:
-    """(N, S, S) -> (N, 3, S, S): SEE's pictures are grey, the networks take three equal channels."""
-    return grey[:, None].expand(-1, 3, -1, -1)
+def three_channels(pictures: Tensor) -> Tensor:
+    """(N, S, S) or (N, C, S, S) -> (N, 3, S, S), what the backbones take.
+
+    SEE's pictures are grey, so that the three are equal; a channel that is lacking is zero, the mean of all pictures.
+    """
+    if pictures.dim() == 3:
+        return pictures[:, None].expand(-1, 3, -1, -1)
+    lacking = 3 - pictures.shape[1]
+    return pad(pictures, (0, 0, 0, 0, 0, lacking)) if lacking else pictures
 
 
 def not_routed(batch: int) -> Routing:

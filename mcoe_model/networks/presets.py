@@ -76,6 +76,11 @@ SEEN_PRESETS: dict[str, SeenConfig] = {
 PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, **SEEN_PRESETS, "cmfnet": CmfnetConfig("cmfnet")}
 
 
+def add_preset(name: str, config: ModelConfig) -> None:
+    """Let this process make another model: simulations have models of their own, a wearable has none."""
+    PRESETS[name] = config
+
+
 def build(preset: str, *, seed: int | None = None, size: int = 0) -> Network:
     """A fresh model in training mode. Equal seeds give equal weights; None draws from PyTorch's own generator.
 

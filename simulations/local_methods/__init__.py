@@ -6,7 +6,7 @@ round to round lies in the run's folder (`state.py`); each file says what it wou
 
 from __future__ import annotations
 
-from mcoe_model.learning.continual import ContinualMethod
+from mcoe_model.learning.method import ContinualMethod
 from mcoe_model.learning.samples import Samples
 from mcoe_model.networks import Network
 from simulations.local_methods.fedprox import FedProx

@@ -10,18 +10,19 @@ from __future__ import annotations
 from numpy.random import Generator
 from torch import Tensor
 
-from mcoe_model.networks import Network, Routing
-from simulations.local_methods.terms import no_clips, trained_parameters
+from mcoe_model.learning.method import Batch, ContinualMethod
+from mcoe_model.networks import Network
+from simulations.local_methods.terms import trained_parameters
 
 
-class FedProx:
+class FedProx(ContinualMethod):
     """The proximal term, mu/2 times the squared distance of the head to the ``model``'s as it is now."""
 
     def __init__(self, model: Network, mu: float) -> None:
         self._mu = mu
         self._sent = {name: value.detach().clone() for name, value in trained_parameters(model).items()}
 
-    def term(self, model: Network, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
-        """The term (), and no clips."""
+    def term(self, model: Network, new: Batch, draws: Generator) -> tuple[Tensor, None]:
+        """The term (), behind which there are no clips."""
         squares = [(value - self._sent[name]).square().sum() for name, value in trained_parameters(model).items()]
-        return self._mu / 2 * sum(squares[1:], start=squares[0]), no_clips(model)
+        return self._mu / 2 * sum(squares[1:], start=squares[0]), None

@@ -23,14 +23,16 @@ from numpy.random import Generator
 from torch import Tensor
 
 from mcoe_model.learning.fine_tune import middle_window
+from mcoe_model.learning.method import Batch, ContinualMethod
 from mcoe_model.learning.samples import Samples
-from mcoe_model.networks import Network, Routing
+from mcoe_model.names import EMOTIONS
+from mcoe_model.networks import Network
 from simulations.local_methods.state import ClientState, current_round
-from simulations.local_methods.terms import no_clips, trained_parameters
+from simulations.local_methods.terms import trained_parameters
 from simulations.scene import Scene
 
 
-class Scaffold:
+class Scaffold(ContinualMethod):
     """The correction <c - c_i, w> of a client's steps in the newest round, from the ``model`` that it was sent."""
 
     def __init__(self, model: Network, samples: Samples, scene: Scene, client: str) -> None:
@@ -44,12 +46,12 @@ class Scaffold:
         }
         state.write(client, number, {name: value.numpy() for name, value in _gradient(model, samples).items()})
 
-    def term(self, model: Network, size: int, draws: Generator) -> tuple[Tensor, Routing] | None:
-        """The term (), and no clips; None in the first round."""
+    def term(self, model: Network, new: Batch, draws: Generator) -> tuple[Tensor, None] | None:
+        """The term (), behind which there are no clips; None in the first round."""
         if not self._correction:
             return None
         products = [(self._correction[name] * value).sum() for name, value in trained_parameters(model).items()]
-        return sum(products[1:], start=products[0]), no_clips(model)
+        return sum(products[1:], start=products[0]), None
 
 
 def _gradient(model: Network, samples: Samples) -> dict[str, Tensor]:
@@ -57,7 +59,8 @@ def _gradient(model: Network, samples: Samples) -> dict[str, Tensor]:
     positions = list(range(len(samples.names)))
     windows = np.stack([middle_window(model.config.sampling, length) for length in samples.lengths])  # (n, samples)
     logits, _ = model.classify(samples.head_inputs(model, positions, windows, None))  # (n, 7)
-    loss = model.loss(logits, torch.from_numpy(samples.labels))
+    labels = torch.from_numpy(samples.labels)  # (n,)
+    loss = model.loss(logits, labels, labels.bincount(minlength=len(EMOTIONS)))
     parameters = trained_parameters(model)
     found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
     return dict(zip(parameters, found, strict=True))

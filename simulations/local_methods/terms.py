@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mcoe_model.networks import Network, Routing
+from mcoe_model.networks import Network
 from mcoe_model.update import is_head
 
 
@@ -14,8 +13,3 @@ def trained_parameters(model: Network) -> dict[str, Tensor]:
     return {
         name: value for name, value in model.named_parameters() if is_head(name) and not name.startswith("dead.")
     }
-
-
-def no_clips(model: Network) -> Routing:
-    """How the clips behind a term were routed that has none."""
-    return Routing(torch.empty(0, model.config.experts), torch.empty(0, model.config.top_k, dtype=torch.int64))

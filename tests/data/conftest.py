@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from see_folder import SeeFolder
 
-from mcoe_model.data.see import SequenceRecord, parse_name
+from mcoe_model.data.reader import ClipRecord
+from mcoe_model.data.see import parse_name
 
 
 @pytest.fixture
@@ -24,13 +25,11 @@ def published_names() -> list[str]:
 
 
 @pytest.fixture
-def as_record() -> Callable[..., SequenceRecord]:
+def as_record() -> Callable[..., ClipRecord]:
     """A record from a name alone, for code that opens no picture."""
 
-    def make(name: str, split: str = "testing") -> SequenceRecord:
+    def make(name: str, split: str = "testing") -> ClipRecord:
         parsed = parse_name(name)
-        return SequenceRecord(
-            name, **parsed._asdict(), split=split, start=0, end=parsed.length, frame_folder="", event_folder=""
-        )
+        return ClipRecord(name, parsed.subject, "", parsed.lighting, parsed.emotion, split, parsed.length)
 
     return make

@@ -40,7 +40,7 @@ def test_pictures_are_the_published_resize(tmp_path: Path, shape: tuple[int, int
     for clip, record in enumerate(clips.records):
         frames, events = clips.pictures(clip)
         assert frames.shape == events.shape == (clips.n_frames(clip), SIZE, SIZE) and frames.dtype == np.uint8
-        for index in range(record.length):
+        for index in range(record.n_frames):
             for modality, decoded in (("frame", frames), ("event", events)):
                 expected = published_resize(see.folder(modality, record.name) / f"{index:05d}.jpg", SIZE)
                 for channel in range(3):
@@ -112,6 +112,7 @@ def test_changed_data_never_meet_an_old_cache(see: SeeFolder, tmp_path: Path) ->
 
 def test_by_subject(see: SeeFolder, tmp_path: Path) -> None:
     clips = open_clips(see.root, size=SIZE, cache=tmp_path / "cache")
+    assert [record.take for record in clips.records] == [0, 1, 0, 2, 0], "as SEE's names say"
     assert clips.by_subject() == {"001": (0, 1), "002": (2,), "003": (3,), "004": (4,)}
 
 
@@ -186,7 +187,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing(
             return self.file.write(content)
 
     monkeypatch.setattr(os, "fdopen", lambda *given: Filling(opened(*given)))
-    with pytest.raises(DiskFull, match=r"cache/see-16-\w+\.u8, which needs 15,360 bytes"):
+    with pytest.raises(DiskFull, match=r"cache/clips-16-\w+\.u8, which needs 15,360 bytes"):
         open_clips(see.root, size=SIZE, cache=tmp_path / "cache", workers=2)
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]

@@ -22,21 +22,22 @@ from mcoe_model.data.partition import (
     split_subjects,
     write_split,
 )
+from mcoe_model.data.reader import ClipRecord
 from mcoe_model.data.sampling import window_law
-from mcoe_model.data.see import SequenceRecord
+from mcoe_model.data.see import read_see
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError, TooFewSubjects
 from mcoe_model.names import EMOTIONS
 
 PARTS = ("base", "clients", "validation", "test")
-MakeRecord = Callable[..., SequenceRecord]
+MakeRecord = Callable[..., ClipRecord]
 
 
 @pytest.fixture
-def published(published_names: list[str], as_record: MakeRecord) -> list[SequenceRecord]:
+def published(published_names: list[str], as_record: MakeRecord) -> list[ClipRecord]:
     return [as_record(name) for name in published_names]
 
 
-def people(as_record: MakeRecord, sequences: list[int], lighting: str = "normal") -> list[SequenceRecord]:
+def people(as_record: MakeRecord, sequences: list[int], lighting: str = "normal") -> list[ClipRecord]:
     """One subject for each number of sequences."""
     return [
         as_record(f"{100 * who + take}_{who:03d}_man_22_Master_{lighting}_{EMOTIONS[take % 7]}_20_take000")
@@ -45,7 +46,7 @@ def people(as_record: MakeRecord, sequences: list[int], lighting: str = "normal"
     ]
 
 
-def test_shares_of_the_published_subjects(published: list[SequenceRecord]) -> None:
+def test_shares_of_the_published_subjects(published: list[ClipRecord]) -> None:
     for fold in range(5):
         split = split_subjects(published, seed=3, fold=fold)
         sizes = {part: len(getattr(split, part)) / 89 for part in PARTS}
@@ -53,7 +54,7 @@ def test_shares_of_the_published_subjects(published: list[SequenceRecord]) -> No
 
 
 @pytest.mark.parametrize("folds", [2, 5, 89])
-def test_every_subject_is_tested_exactly_once(published: list[SequenceRecord], folds: int) -> None:
+def test_every_subject_is_tested_exactly_once(published: list[ClipRecord], folds: int) -> None:
     tested = Counter(
         subject for fold in range(folds) for subject in split_subjects(published, seed=1, fold=fold, folds=folds).test
     )
@@ -62,6 +63,7 @@ def test_every_subject_is_tested_exactly_once(published: list[SequenceRecord], f
 
 def test_disjoint_at_every_level(see: SeeFolder, tmp_path: Path) -> None:
     clips = open_clips(see.root, size=8, cache=tmp_path)
+    files = read_see(see.root).records
     by_subject = clips.by_subject()
     split = Split(base=("001",), clients=("002",), validation=("003",), test=("004",))
     levels: dict[str, dict[str, set[object]]] = {part: {} for part in PARTS}
@@ -73,7 +75,7 @@ def test_disjoint_at_every_level(see: SeeFolder, tmp_path: Path) -> None:
             "clips": set(chosen),
             "sequences": {clips.records[clip].name for clip in chosen},
             "pictures": {
-                clips.records[clip].picture(modality, index)
+                files[clip].picture(modality, index)
                 for clip in chosen for modality in ("frame", "event") for index in range(clips.n_frames(clip))
             },
             "windows": {
@@ -93,8 +95,7 @@ def test_disjoint_at_every_level(see: SeeFolder, tmp_path: Path) -> None:
 )
 def test_any_subjects_are_split_fully_or_refused(sequences: list[int], seed: int, fold: int) -> None:
     records = [
-        SequenceRecord(f"{who}-{take}", take, f"{who:03d}", "man", 22, "Master", "normal", EMOTIONS[take % 7], 20, 0,
-                       "testing", 0, 20, "", "")
+        ClipRecord(f"{who}-{take}", f"{who:03d}", "", "normal", EMOTIONS[take % 7], "testing", 20)
         for who, count in enumerate(sequences) for take in range(count)
     ]  # fmt: skip
     try:
@@ -109,7 +110,7 @@ def test_any_subjects_are_split_fully_or_refused(sequences: list[int], seed: int
     assert all(sequences[int(subject)] > 1 for subject in split.clients)
 
 
-def test_deterministic_in_seed_and_fold(published: list[SequenceRecord]) -> None:
+def test_deterministic_in_seed_and_fold(published: list[ClipRecord]) -> None:
     split = split_subjects(published, seed=5, fold=2)
     assert split == split_subjects(list(reversed(published)), seed=5, fold=2)
     assert split.sha256 == split_subjects(published, seed=5, fold=2).sha256
@@ -117,7 +118,7 @@ def test_deterministic_in_seed_and_fold(published: list[SequenceRecord]) -> None
     assert split.test != split_subjects(published, seed=5, fold=3).test
 
 
-def test_every_part_gets_its_share_of_each_lighting(published: list[SequenceRecord]) -> None:
+def test_every_part_gets_its_share_of_each_lighting(published: list[ClipRecord]) -> None:
     lighting = {record.subject: record.lighting for record in published}
     of_lighting = Counter(lighting.values())  # 36, 22, 19 and 12 subjects
     for fold in range(5):
@@ -128,7 +129,7 @@ def test_every_part_gets_its_share_of_each_lighting(published: list[SequenceReco
                 assert abs(got[name] - share * subjects) <= 2.5, f"fold {fold}: {part} has {got[name]} of {name}"
 
 
-def test_emotion_coverage_favours_no_part(published: list[SequenceRecord]) -> None:
+def test_emotion_coverage_favours_no_part(published: list[ClipRecord]) -> None:
     of_subject = Counter(record.subject for record in published)
     able = [record for record in published if of_subject[record.subject] > 1]
     emotions = {subject: len({r.emotion for r in able if r.subject == subject}) for subject in of_subject}
@@ -170,7 +171,7 @@ def test_too_few_subjects(as_record: MakeRecord, sequences: list[int], folds: in
         split_subjects(people(as_record, sequences), seed=0, folds=folds)
 
 
-def test_impossible_folds_are_refused_together(published: list[SequenceRecord]) -> None:
+def test_impossible_folds_are_refused_together(published: list[ClipRecord]) -> None:
     with pytest.raises(SettingsError) as fault:
         split_subjects(published, seed=0, fold=7, folds=1)
     assert len(fault.value.faults) == 2
@@ -193,18 +194,18 @@ def test_published_split_reports_who_is_on_both_sides(as_record: MakeRecord) -> 
     assert (overlap.sequences_testing, overlap.sequences_testing_of_seen_subjects) == (3, 2)
 
 
-def test_fold_files_round_trip(published: list[SequenceRecord], tmp_path: Path) -> None:
+def test_fold_files_round_trip(published: list[ClipRecord], tmp_path: Path) -> None:
     split = split_subjects(published, seed=5, fold=2)
     write_split(tmp_path / "fold.json", split)
     assert read_split(tmp_path / "fold.json", published) == split
 
 
-def good(published: list[SequenceRecord]) -> dict[str, list[str]]:
+def good(published: list[ClipRecord]) -> dict[str, list[str]]:
     split = split_subjects(published, seed=5)
     return {part: list(getattr(split, part)) for part in PARTS}
 
 
-def test_fold_files_that_cannot_be_used(published: list[SequenceRecord], tmp_path: Path) -> None:
+def test_fold_files_that_cannot_be_used(published: list[ClipRecord], tmp_path: Path) -> None:
     path = tmp_path / "fold.json"
     with pytest.raises(DataMissing, match="no fold file"):
         read_split(path, published)

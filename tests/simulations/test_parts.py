@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from mcoe_model.data.reader import ClipRecord
 from mcoe_model.data.see import SequenceRecord, parse_name
 from mcoe_model.data.synthetic.design import plan
 from simulations.parts import make_parts
 from simulations.settings import SimulationSettings
 
 
-def records_of(settings: SimulationSettings) -> list[SequenceRecord]:
+def records_of(settings: SimulationSettings) -> list[ClipRecord]:
     assert settings.synthetic is not None
     records = []
     for clip in plan(settings.synthetic):
         said = parse_name(clip.name)
         folders = {"frame_folder": "", "event_folder": ""}
-        records.append(SequenceRecord(clip.name, *said, split=clip.split, start=0, end=said.length, **folders))
+        records.append(SequenceRecord(clip.name, *said, split=clip.split, start=0, end=said.length, **folders).clip)
     return records
 
 

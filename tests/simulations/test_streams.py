@@ -17,7 +17,7 @@ from simulations.streams import DESIGN, device_streams, lessons
 
 def records(design, subjects=8, sequences=None):
     names = [clip.name for clip in plan(SyntheticSettings(subjects, sequences, 64, design))]
-    return [SequenceRecord(n, *parse_name(n), "training", 0, parse_name(n).length, "", "") for n in names]
+    return [SequenceRecord(n, *parse_name(n), "training", 0, parse_name(n).length, "", "").clip for n in names]
 
 
 def people(found, count=5):

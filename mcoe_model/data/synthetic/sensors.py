@@ -8,12 +8,15 @@ below the instants' spacing (11 ms) and left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mcoe_model.data.events import EVENT
+from mcoe_model.data.reader import RawEvents
 from mcoe_model.data.synthetic.lighting import Light
 from mcoe_model.data.synthetic.performance import INSTANTS, PICTURES_HZ
 from mcoe_model.streams import stream
@@ -91,6 +94,56 @@ def event_counts(
 ) -> NDArray[np.int16]:
     """ON minus OFF events of each picture's time: (T, H, W) irradiance [full scales] -> (N, H, W)."""
     instants, rows, columns = irradiance.shape
+    counts = np.zeros((instants // INSTANTS, rows, columns), np.int16)
+    for instant, (on, off, shots) in enumerate(_crossings(irradiance, light, camera, g)):
+        count = counts[instant // INSTANTS]
+        count += (on - off).astype(np.int16)
+        np.add.at(count.reshape(-1), shots, np.where(np.arange(shots.size) % 2, -1, 1).astype(np.int16))
+    return counts
+
+
+def raw_events(
+    irradiance: NDArray[np.float32], light: Light, camera: Camera, g: np.random.Generator
+) -> RawEvents:
+    """The events themselves, of (T, H, W) irradiance [full scales], with the times of the N pictures.
+
+    The same draws as `event_counts`, whose numbers they sum up to. The events of one instant are spread over it evenly:
+    a pixel's n events divide it into n + 1 equal parts, and so do the shots.
+    """
+    instants, _, columns = irradiance.shape
+    step_us = 1e6 / (PICTURES_HZ * INSTANTS)
+    parts = []
+    for instant, (on, off, shots) in enumerate(_crossings(irradiance, light, camera, g)):
+        places, shares, polarities = [shots], [_evenly(np.array([shots.size]))], [np.arange(shots.size) % 2 == 0]
+        for polarity, count in ((True, on), (False, off)):
+            times = count.astype(np.int64).reshape(-1)  # (H W,) how often
+            places.append(np.repeat(np.arange(times.size), times))
+            shares.append(_evenly(times))
+            polarities.append(np.full(int(times.sum()), polarity))
+        place = np.concatenate(places)
+        part = np.empty(place.size, EVENT)
+        # Never at the very start of an instant, which belongs to the one before.
+        part["timestamp"] = np.ceil((instant + np.concatenate(shares)) * step_us)
+        part["y"], part["x"] = np.divmod(place, columns)
+        part["polarity"] = np.concatenate(polarities)
+        parts.append(part[np.argsort(part["timestamp"], kind="stable")])
+    edges = np.rint(np.arange(instants // INSTANTS + 1) * (1e6 / PICTURES_HZ)).astype(np.int64)
+    return RawEvents(np.concatenate(parts), edges)
+
+
+def _evenly(times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """1 / (n + 1), 2 / (n + 1), ... n / (n + 1) for every n, one after the other."""
+    number = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    shares: NDArray[np.float64] = (number + 1) / np.repeat(times + 1, times)
+    return shares
+
+
+def _crossings(
+    irradiance: NDArray[np.float32], light: Light, camera: Camera, g: np.random.Generator
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]]:
+    """Of every instant: how many ON and OFF events each pixel has (H, W), and the pixels (flat) of the shots, which are
+    ON and OFF in turn."""
+    instants, rows, columns = irradiance.shape
     pixel = EVENT_PIXELS[light.name]
     dt = 1 / (PICTURES_HZ * INSTANTS)
     on_at, off_at = np.maximum(F(pixel.threshold) + F(pixel.spread) * camera.on_off, F(0.05))
@@ -101,19 +154,15 @@ def event_counts(
     leak = F(pixel.leak_hz * dt) * on_at
     shots = pixel.shot_hz * dt * rows * columns
 
-    counts = np.zeros((instants // INSTANTS, rows, columns), np.int16)
     seen = brightness[0].copy()
     memory = seen - g.uniform(-0.9, 0.9, (rows, columns)).astype(F) * np.minimum(on_at, off_at)  # no burst at the start
     for instant in range(instants):
-        count = counts[instant // INSTANTS]
         seen += follow * (brightness[instant] - seen)
         memory -= leak
         change = seen - memory
         on = np.floor(np.clip(change * per_on, 0, 100))
         off = np.floor(np.clip(-change * per_off, 0, 100))
         memory += on * on_at - off * off_at
-        count += (on - off).astype(np.int16)
         where = g.integers(0, rows * columns, g.poisson(shots))
-        np.add.at(count.reshape(-1), where, np.where(np.arange(where.size) % 2, -1, 1).astype(np.int16))
+        yield on, off, where
         memory.reshape(-1)[where] = seen.reshape(-1)[where]
-    return counts

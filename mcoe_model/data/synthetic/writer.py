@@ -18,9 +18,10 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import as_completed
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,13 @@ def write_see(root: Path, settings: SyntheticSettings, *, workers: int = 1, prog
     Raises OutputExists where ``root`` holds anything else, DiskFull on a full disk.
     """
     clips = plan(settings)
-    with _alone(root):
+    with alone(root):
         claim(root, settings)
         missing = [clip for clip in clips if not _is_there(root, clip)]
         done = len(clips) - len(missing)
         progress(done, len(clips), "")
         try:
-            with contextlib.closing(_write_batches(root, settings, missing, workers)) as batches:
+            with contextlib.closing(in_batches(partial(write_clips, root, settings), missing, workers)) as batches:
                 for written in batches:
                     done += written
                     progress(done, len(clips), "")
@@ -125,7 +126,7 @@ def sessions(clips: tuple[Clip, ...], seed: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def alone(root: Path) -> Iterator[None]:
     """Hold ``root``, made if need be, against other processes. Raises OutputExists where it is no folder."""
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -139,18 +140,18 @@ def _alone(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write_batches(
-    root: Path, settings: SyntheticSettings, clips: list[Clip], workers: int
+def in_batches(
+    write: Callable[[list[Clip]], int], clips: list[Clip], workers: int
 ) -> Generator[int, None, None]:
     """Write ``clips`` in batches, here or in worker processes; yields the size of each batch that is done."""
     batches = [clips[i : i + BATCH] for i in range(0, len(clips), BATCH)]
     if workers == 1 or len(batches) < 2:
         for batch in batches:
-            yield write_clips(root, settings, batch)
+            yield write(batch)
         return
     pool = spawn_pool(min(workers, len(batches)))
     try:
-        for future in as_completed([pool.submit(write_clips, root, settings, batch) for batch in batches]):
+        for future in as_completed([pool.submit(write, batch) for batch in batches]):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
