@@ -1,21 +1,17 @@
-"""A real server for the benchmarks, real clients, and nodes that only answer: on loopback, over TLS."""
+"""What benchmarks of a real server need beside it: data, clients, nodes that only answer, and figures of processes."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -30,44 +26,20 @@ from mcoe_model.learning.samples import measure_normalisation
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, write_model
 from mcoe_model.networks import build
+from mcoe_model.protocol import CheckIn
 from mcoe_model.signed_request import public_pem
 from server.fleet import open_fleet
 from server.paths import ServerPaths
 from server.settings import load_settings
+from simulations.fleet.processes import BIN, Process, free_ports, run
+from simulations.fleet.server import Server
 
-BIN = Path(sys.executable).parent
+#: The server's processes whose cost is measured.
+CHILDREN = ("superlink", "coordinator")
 #: Seconds between two looks of a bare node for a message, as of a SuperNode.
 LOOK_S = 3.0
 #: Seconds that it stays after its last answer: Flower may throw away what it has from a node that has left.
 STAY_S = 2.0
-
-
-def run(program: str, *arguments: object) -> str:
-    """A command's output."""
-    command = [str(BIN / program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def start(log: Path, program: str, *arguments: object) -> subprocess.Popen[bytes]:
-    """A program in the background."""
-    with log.open("ab") as output:
-        return subprocess.Popen([str(BIN / program), *map(str, arguments)], stdout=output, stderr=output)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> float:
-    """Seconds until the condition holds."""
-    started = time.monotonic()
-    while not condition():
-        if time.monotonic() - started > seconds:
-            raise TimeoutError("the fleet does not do what it should; see the logs")
-        time.sleep(0.02)
-    return time.monotonic() - started
-
-
-def answers(port: int) -> bool:
-    """Whether something listens."""
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def write_data(folder: Path, subjects: int, preset: str = "mcoe-tiny") -> Path:
@@ -82,60 +54,38 @@ def write_data(folder: Path, subjects: int, preset: str = "mcoe-tiny") -> Path:
     return data
 
 
-@dataclass
-class Server:
-    """`mcoe-server` in a folder, over a model file."""
-
-    folder: Path
-    port: int
-    flags: tuple[object, ...]
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        log = self.folder.with_suffix(".log")
-        self.process = start(log, "mcoe-server", "start", "--dir", self.folder, *self.flags)
-        wait_for(lambda: answers(self.port) and answers(self.port + 1))
-
-    def child(self, kind: str) -> int:
-        """The process id of a child."""
-        pattern = f"server.children {kind} {self.folder}"
-        return int(subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout.split()[0])
-
-    def enrol(self, folder: Path, data: Path, subject: str) -> None:
-        """Enrol a real client with a subject's clips."""
-        line = json.loads(run("mcoe-server", "clients", "invite", "--dir", self.folder, "--json"))["invitation"]
-        run("mcoe-client", "enrol", line, "--dir", folder, "--clips", data, "--subject", subject)
-
-
 @contextmanager
 def running_server(folder: Path, *flags: object) -> Iterator[Server]:
     """A server on the model that `write_data` made in this folder, until the end."""
-    with closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        server = Server(folder / "server", int(found.getsockname()[1]), flags)
-    run("mcoe-server", "init", "--dir", server.folder, "--port", server.port)
-    run("mcoe-server", "models", "import", folder / "base.safetensors", "--dir", server.folder)
+    server = Server(folder / "server", folder / "base.safetensors", free_ports(3))
     try:
-        server.start()
+        server.start(*flags)
         yield server
     finally:
         if server.process is not None:
-            end(server.process)
+            server.process.end()
 
 
 @contextmanager
-def running_clients(server: Server, data: Path, clients: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """So many `mcoe-client --device none`, enrolled at the server, until the end."""
-    with ExitStack() as stack:
-        processes = []
+def running_clients(server: Server, data: Path, clients: int) -> Iterator[list[Process]]:
+    """So many `mcoe-client --device none` with a subject's clips each, enrolled at the server, until the end."""
+    processes: list[Process] = []
+    try:
         for number in range(1, clients + 1):
             folder = server.folder.parent / f"client-{number}"
-            server.enrol(folder, data, f"{number:03}")
-            process = start(folder.with_suffix(".log"), "mcoe-client", "--device", "none", "--dir", folder)
-            stack.callback(end, process)
-            processes.append(process)
+            line = server.ask("clients", "invite")["invitation"]
+            run("mcoe-client", "enrol", line, "--dir", folder, "--clips", data, "--subject", f"{number:03}")
+            command = (BIN / "mcoe-client", "--device", "none", "--dir", folder)
+            processes.append(Process(folder.with_suffix(".log"), *command))
         yield processes
+    finally:
+        for process in processes:
+            process.end()
+
+
+def say(found: Mapping[str, float], as_json: bool) -> None:
+    """Print the figures by name."""
+    print(json.dumps(found) if as_json else "\n".join(f"{name:42} {value:10.3f}" for name, value in found.items()))
 
 
 def resident_mb(pid: int) -> float:
@@ -159,13 +109,6 @@ def _status_mb(pid: int, name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a program as its user would."""
-    process.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(60)
-
-
 @dataclass(frozen=True)
 class BareNode:
     """A member of a server's fleet without SuperNode, executor or training: it answers what it is asked at once."""
@@ -186,12 +129,17 @@ class BareNode:
         fleet.registry.engine.dispose()
         return nodes
 
+    def check_in(self, question: Message, examples: int) -> Message:
+        """The answer of a client with so many clips to the question for a check-in."""
+        record = ConfigRecord(CheckIn(self.name, examples).to_record())  # type: ignore[arg-type]
+        return Message(RecordDict({"check-in": record}), reply_to=question)
+
     def visit(self, answer: Callable[[Message], Message], messages: int, stay_s: float = STAY_S) -> float:
         """Connect, answer so many messages, stay, and leave; returns the seconds until the last answer was sent."""
         began, answered = time.monotonic(), 0.0
-        address, authority = f"127.0.0.1:{self.server.port}", self.server.folder / "certificates" / "ca.crt"
+        authority = self.server.folder / "certificates" / "ca.crt"
         keys = (self.key, self.key.public_key())
-        with http_request_response(address, False, authority.read_bytes(), keys) as connection:
+        with http_request_response(self.server.address, False, authority.read_bytes(), keys) as connection:
             _, receive, send, _, _, pull, push, confirm = connection
             while messages:
                 received = receive()

@@ -11,8 +11,6 @@ nothing here can change.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import signal
 import statistics
 import tempfile
@@ -20,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fleet import answers, running_clients, running_server, wait_for, write_data
+from fleet import running_clients, running_server, say, write_data
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.registry.database import connect, sqlite_url
 from server.registry.tables import PUBLISHED, Reply, Round
+from simulations.fleet.processes import listens, wait_for
 
 CLIENTS = 3
 
@@ -35,14 +33,8 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     data = write_data(folder, CLIENTS)
     flags = ("--min-clients", CLIENTS, "--pause-s", 0.5)
     with running_server(folder, *flags) as server, running_clients(server, data, CLIENTS):
-        engine = connect(sqlite_url(server.folder / "registry.sqlite"))
-
-        def published() -> int:
-            with Session(engine) as session:
-                return len(list(session.scalars(select(Round.id).where(Round.state == PUBLISHED))))
-
-        wait_for(lambda: published() >= rounds, 30.0 * rounds)
-        with Session(engine) as session:
+        server.wait_for_round(rounds, 10.0 * rounds)
+        with Session(server.registry().engine) as session:
             done = list(session.scalars(select(Round).where(Round.state == PUBLISHED).order_by(Round.id)))[1:]
             whole = [(r.published - r.opened).total_seconds() for r in done if r.published is not None]
             trained = []
@@ -50,11 +42,10 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
                 replies = session.scalars(select(Reply).where(Reply.round_id == each.id))
                 trained.append(max(reply.seconds or 0.0 for reply in replies))
         assert server.process is not None
-        server.process.send_signal(signal.SIGKILL)
-        server.process.wait()
-        wait_for(lambda: not answers(server.port))
+        server.process.end(signal.SIGKILL)
+        wait_for(lambda: not listens(server.port), 10, "the end of the server's processes")
         began = time.monotonic()
-        server.start()
+        server.start(*flags)
         ready = time.monotonic() - began
     return {
         "rounds": len(whole),
@@ -72,10 +63,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(Path(scratch), asked.rounds)
-    print(json.dumps(found) if asked.json else "\n".join(f"{name:26} {value:10.3f}" for name, value in found.items()))
+        say(measure(Path(scratch), asked.rounds), asked.json)
 
 
 if __name__ == "__main__":

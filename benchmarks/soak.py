@@ -10,18 +10,14 @@ databases; the slopes over all but the first fifth are reported per hundred roun
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from fleet import resident_mb, running_clients, running_server, wait_for, write_data
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from fleet import CHILDREN, resident_mb, running_clients, running_server, say, write_data
 
-from server.registry.database import connect, sqlite_url
-from server.registry.tables import PUBLISHED, Round
+from server.superlink.database import database_bytes
 
 CLIENTS = 3
 #: Rounds between two samples, and the share of them that counts as warming up.
@@ -33,26 +29,20 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
     data = write_data(folder, CLIENTS)
     flags = ("--min-clients", CLIENTS, "--pause-s", 0.1)
     with running_server(folder, *flags) as server, running_clients(server, data, CLIENTS) as clients:
-        engine = connect(sqlite_url(server.folder / "registry.sqlite"))
         assert server.process is not None
-        pids = {kind: server.child(kind) for kind in ("superlink", "coordinator", "dashboard")}
-        pids |= {"supervisor": server.process.pid, "client": clients[0].pid}
-
-        def published() -> int:
-            with Session(engine) as session:
-                return session.scalar(select(func.count()).where(Round.state == PUBLISHED)) or 0
+        pids = {kind: server.child(kind) for kind in (*CHILDREN, "dashboard")}
+        pids |= {"supervisor": server.process.popen.pid, "client": clients[0].popen.pid}
 
         def sample() -> dict[str, float]:
             found = {f"{kind}_mb": resident_mb(pid) for kind, pid in pids.items()}
             found |= {f"{kind}_files": float(open_files(pid)) for kind, pid in pids.items()}
             for name in ("superlink", "registry"):
-                files = server.folder.glob(f"{name}.sqlite*")
-                found[f"{name}_database_mb"] = sum(file.stat().st_size for file in files) / 1e6
+                found[f"{name}_database_mb"] = database_bytes(server.folder / f"{name}.sqlite") / 1e6
             return found
 
         samples: list[tuple[int, dict[str, float]]] = []
         for goal in range(EVERY, rounds + 1, EVERY):
-            wait_for(lambda goal=goal: published() >= goal, 120.0 * EVERY)
+            server.wait_for_round(goal, 40.0 * EVERY)
             samples.append((goal, sample()))
             print(f"{goal} of {rounds} rounds", file=sys.stderr)
     counted = samples[round(WARM_UP * len(samples)) :]
@@ -76,8 +66,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(Path(scratch), asked.rounds)
-    print(json.dumps(found) if asked.json else "\n".join(f"{name:42} {value:10.3f}" for name, value in found.items()))
+        say(measure(Path(scratch), asked.rounds), asked.json)
 
 
 if __name__ == "__main__":

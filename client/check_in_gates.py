@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from client.gates import Network, Sensors, read_network, read_sensors
+from client.gates import RECORDING, SYSTEM, Closed, Gate, Network, Sensors, read_network, read_sensors
 from client.traffic import Traffic
 
 _MB = 10**6
@@ -28,12 +30,14 @@ class CheckInRules:
     """Check-ins happen within ``hours`` (minutes of the day, which may pass midnight; the same twice: at any time).
 
     They go over a ``mobile`` network only if that is allowed, and until so many bytes were used; 0: any number.
+    ``system``: the folder in which the machine tells of its sensors and networks.
     """
 
     hours: tuple[int, int] = (0, 0)
     mobile: bool = False
     bytes_per_day: int = 1000 * _MB
     bytes_per_month: int = 10_000 * _MB
+    system: Path = SYSTEM
 
     def within_hours(self, minute: int) -> bool:
         """Whether a minute of the day is one in which it may."""
@@ -50,38 +54,41 @@ class CheckInGates:
         traffic: Traffic,
         recording: Callable[[], bool] = lambda: False,
         *,
-        sensors: Callable[[], Sensors] = read_sensors,
-        network: Callable[[], Network | None] = read_network,
+        sensors: Callable[[], Sensors] | None = None,
+        network: Callable[[], Network | None] | None = None,
         now: Callable[[], datetime.datetime] = datetime.datetime.now,
     ) -> None:
         self.rules = rules
         self.traffic = traffic
         self._recording = recording
-        self._sensors = sensors
-        self._network = network
+        self._sensors = sensors or partial(read_sensors, rules.system)
+        self._network = network or partial(read_network, rules.system)
         self._now = now
-        self._said: tuple[str, ...] = ()
+        self._said: tuple[Closed, ...] = ()
         self._looked = -math.inf
 
-    def closed(self) -> tuple[str, ...]:
-        """Which of them are closed, in words; none: it may check in."""
+    def closed(self) -> tuple[Closed, ...]:
+        """Which of them are closed; none: it may check in."""
         rules, used, now = self.rules, self.traffic.used(), self._now()
-        found = ["a recording runs"] if self._recording() else []
+        found = [RECORDING] if self._recording() else []
         found += self._sensors().closed()
         if not rules.mobile and self._network() == "mobile":
-            found.append("the network is a mobile one: waits for another")
+            found.append(Closed("mobile", "the network is a mobile one: waits for another"))
         if not rules.within_hours(now.hour * 60 + now.minute):
             begin, end = (f"{minute // 60:02}:{minute % 60:02}" for minute in rules.hours)
-            found.append(f"it is {now:%H:%M}: waits for the time from {begin} to {end}")
-        for bytes_used, most, until in (
-            (used.in_day, rules.bytes_per_day, "tomorrow"),
-            (used.in_month, rules.bytes_per_month, "the next month"),
-        ):
+            says = "it is {now}: waits for the time from {begin} to {end}"
+            found.append(Closed("hours", says, now=f"{now:%H:%M}", begin=begin, end=end))
+        bounds: tuple[tuple[Gate, int, int, str], ...] = (
+            ("day", used.in_day, rules.bytes_per_day, "tomorrow"),
+            ("month", used.in_month, rules.bytes_per_month, "the next month"),
+        )
+        for gate, bytes_used, most, until in bounds:
             if most and bytes_used >= most:
-                found.append(f"{bytes_used / _MB:.0f} of {most / _MB:.0f} MB are used: waits for {until}")
+                says = f"{{used}} of {{most}} MB are used: waits for {until}"
+                found.append(Closed(gate, says, used=round(bytes_used / _MB), most=round(most / _MB)))
         return tuple(found)
 
-    def look(self) -> tuple[str, ...]:
+    def look(self) -> tuple[Closed, ...]:
         """`closed`, once a second at most, and a line in the log when it is not what it was at the last look."""
         if time.monotonic() - self._looked < _LOOK_S:
             return self._said

@@ -108,7 +108,7 @@ def _counted(folder: Path, settings: ClientSettings) -> dict[str, Any]:
         models = [path for path in paths.models.glob("[!.]*") if path.suffix in (PLAIN, SEALED)]
         counts |= {"outbox": len(kept_ids(paths.outbox)), "models": len(models)}
         if paths.store.exists():
-            with closing(Store(paths.store, paths.recordings, settings.rules())) as store:
+            with closing(Store(paths.store, paths.recordings, settings.rules(), look=True)) as store:
                 counts |= store.counts()
     except McoeError as fault:
         counts["fault"] = for_log(fault)

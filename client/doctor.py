@@ -305,8 +305,12 @@ def _consent(premises: Premises, wearers: Wearers) -> Iterator[Finding]:
         version = premises.settings.rules().consent_version
         agreed = sorted(one["kind"] for one in premises.now["consents"] if one["version"] == version)
     elif paths.store.exists():
-        with closing(Store(paths.store, paths.recordings, premises.settings.rules())) as store:
-            agreed = sorted(consent.kind for consent in store.agreed())
+        try:
+            with closing(Store(paths.store, paths.recordings, premises.settings.rules(), look=True)) as store:
+                agreed = sorted(consent.kind for consent in store.agreed())
+        except McoeError as fault:
+            yield Finding("consent", "unknown", str(fault))
+            return
     if "capture" in agreed:
         yield Finding("consent", "ok", f"to {', '.join(agreed)}")
     else:

@@ -18,6 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
+
 from client.app import make_client_app
 from client.check_in_gates import CheckInGates, CheckInRules
 from client.child_process import no_core_dump
@@ -33,15 +36,14 @@ from client.enrolment import (
 from client.folder_store import FolderStore
 from client.health import read_health
 from client.keys import DeviceKey, make_keyfile, read_keyfile
-from client.learner import ClipStore, Learned
-from client.lesson_book import LessonBook
+from client.learner import ClipStore
 from client.node import Connection, Node
 from client.offers import Offers
 from client.outbox import Outbox
 from client.own_models import settle_own_models
 from client.radio import Radio
 from client.running import Running
-from client.session_clips import SessionClips
+from client.session_clips import SessionClips, take_clips
 from client.settings import load_settings
 from client.told import ToldFile
 from client.traffic import Traffic
@@ -50,6 +52,8 @@ from mcoe_model.workers import end_with_parent, one_thread
 
 #: Seconds between two tries to reach a server from which nothing has come yet.
 RETRY_S = 5.0
+#: Seconds between two looks whether what stands still may go on.
+_WATCH_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def run_fleet(
         raise
     if model is None:
         return
+    stand_still(recording)
     logging.info("reading the labelled clips; the first time takes a while")
 
     @lru_cache(maxsize=1)
@@ -119,10 +124,15 @@ def run_fleet(
         running.adopt(model.stem)
     offers = Offers(paths, running, model, keys.lessons)
     offers.start()
-    outbox = Outbox(paths.outbox, keys.outbox, lambda learned: _take(paths, keys, learned))
+    outbox = Outbox(paths.outbox, keys.outbox, lambda learned: take_clips(paths, keys.lessons, learned))
     connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
     learns = make_client_app(
-        lambda context: store_of(offers.resident), outbox, offers, told, lambda: read_health(paths), [traffic.counted]
+        lambda context: store_of(offers.resident),
+        outbox,
+        offers,
+        told,
+        lambda: read_health(paths, rules.system),
+        [traffic.counted],
     )
 
     def clips() -> tuple[str, ...]:
@@ -137,10 +147,17 @@ def run_fleet(
         raise ReportedLost("the server refused: this wearable was reported lost")
 
 
-def _take(paths: ClientPaths, keys: Keys, learned: Learned) -> None:
-    """A round has the clips of this update: they await none of its generation any more."""
-    book = LessonBook(paths.lessons, keys.lessons, learned.meta.generation)
-    book.take(learned.clips, today=int(time.time() // 86_400))
+def stand_still(recording: Callable[[], bool]) -> RemovableHandle:
+    """No network of this process computes while a recording runs: it waits before its next layer, and then goes on.
+
+    Messages and heartbeats go on, so that the task is not given up. Until the handle is removed.
+    """
+
+    def wait(*_: object) -> None:
+        while recording():
+            time.sleep(_WATCH_S)
+
+    return register_module_forward_pre_hook(wait)
 
 
 def _refresh(paths: ClientPaths, membership: Membership, told: ToldFile, stopped: threading.Event) -> bool:
@@ -217,6 +234,7 @@ def _listen(said: dict[str, Any], recording: threading.Event) -> None:
             (recording.set if said["recording"] else recording.clear)()
             said = json.loads(sys.stdin.readline() or "{}")
     finally:
+        recording.clear()  # what stands still could not end
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -126,7 +126,7 @@ def unlock(path: Path, words: str) -> DeviceKey:
 
 
 def change_passphrase(path: Path, words: str, passphrase: str) -> None:
-    """Another passphrase; the recovery key stays. Raises Locked, DataInvalid."""
+    """Another passphrase; ``words``: that of today, or the recovery key, which stays. Raises Locked, DataInvalid."""
     key = unlock(path, words)
     _write_locked(path, key, passphrase, _bytes(_read(path)["by_recovery"]))
 

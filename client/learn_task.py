@@ -22,7 +22,7 @@ class Task:
     ``models`` is where models lie.
 
     ``model`` is the file to begin from; ``learn`` names the clips to be learned; ``stand`` those of all labels that
-    stand: the replay memory lets go of every other one. ``day``: today, counted from 1970.
+    stand: the replay memory lets go of every other one. ``day``: today, as `client.lesson_book` counts them.
     """
 
     lessons: str

@@ -1,13 +1,18 @@
 """What a wearer's labelled spans have become: features of frozen backbones, sealed. No pictures; NumPy only.
 
     LESSONS/GENERATION/rounds/CLIP.sealed      features of a clip that awaits its part in a round of the fleet
+    LESSONS/GENERATION/again/CLIP.sealed       of one that a round had, and that is to be learned here once more
     LESSONS/GENERATION/held-out/CLIP.sealed    a window of a clip that is never learned: models are tried on it
     LESSONS/GENERATION/memory.sealed           a window of each clip that was learned (`mcoe_model.learning.replay`)
+    LESSONS/taken/GENERATION/CLIP              empty: a round of this generation had the clip; none will have it again
     LESSONS/result.sealed                      what was learned last, until the wearer's store has it
 
 A clip is one version of one span's label, ``SPAN-LABEL``; another label or other bounds make another clip. What another
 generation's backbones made lies apart and is never read with it; once nobody uses that generation any more it goes, and
-what can still be decoded is encoded anew (`client.wearable.learning`).
+what can still be decoded is encoded anew (`client.wearable.learning`). Which clips its rounds had is remembered.
+
+Days count from 1970 (UTC). 0 is none: a clock that was known to be wrong tells no day, so that what it dated is dated
+when the clock is right, and nothing is too old before.
 """
 
 from __future__ import annotations
@@ -37,6 +42,8 @@ MOST_HELD_OUT = 300
 #: Days after which a clip that no round has asked for is let go; the memory has a window of it.
 WAITING_DAYS = 60
 
+_TAKEN, _MEMORY, _RESULT = "taken", "memory.sealed", "result.sealed"
+
 Features = Mapping[tuple[str, str], NDArray[np.float32]]
 
 
@@ -60,7 +67,7 @@ def is_held_out(span: int) -> bool:
 class Clip:
     """Features of a clip's pictures: by modality and role (N, F), as `FeatureSamples` has them.
 
-    ``emotion`` is an index into EMOTIONS, ``day`` counts from 1970 (UTC), ``lighting`` is one of STRATUM_LIGHTINGS.
+    ``emotion`` is an index into EMOTIONS, ``day`` as in the module, ``lighting`` is one of STRATUM_LIGHTINGS.
     """
 
     name: str
@@ -113,25 +120,29 @@ class LessonBook:
 
     A file that cannot be read is as good as none: its span is encoded again while its recording is there. One process
     writes at a time: the one that learns, and the main process while that does not run; the fleet's part only removes
-    clips that a round has taken.
+    clips that a round has taken, and notes them.
     """
 
     def __init__(self, folder: Path, key: bytes, generation: str) -> None:
         self._folder = folder
         self._key = key
-        self._rounds, self._held_out = (folder / generation / kind for kind in ("rounds", "held-out"))
-        self._memory = folder / generation / "memory.sealed"
+        self._folders = tuple(folder / generation / kind for kind in ("rounds", "held-out", "again"))
+        self._rounds, self._held_out, self._again = self._folders
+        self._taken = folder / _TAKEN / generation
+        self._memory = folder / generation / _MEMORY
 
     def put(self, clip: Clip) -> None:
         """Keep a clip in place of all others of its span. Raises DiskFull."""
         held = is_held_out(clip.span)
-        kept, folder = (clip.window(), self._held_out) if held else (clip, self._rounds)
+        folder = self._again if (self._taken / clip.name).exists() else self._rounds
+        kept, folder = (clip.window(), self._held_out) if held else (clip, folder)
         tensors = {".".join(stream): rows for stream, rows in kept.features.items()}
         said = {"emotion": EMOTIONS[clip.emotion], "day": str(clip.day), "lighting": clip.lighting}
         write_sealed(folder / f"{clip.name}.sealed", self._key, _context(clip.name), [pack_with(tensors, said)])
-        for path in folder.glob(f"{clip.span}-*.sealed"):
-            if path.stem != clip.name:
-                path.unlink(missing_ok=True)
+        for folder in self._folders:
+            for path in folder.glob(f"{clip.span}-*.sealed"):
+                if path.stem != clip.name:
+                    path.unlink(missing_ok=True)
         for name in self.held_out[:-MOST_HELD_OUT]:
             self._held_out.joinpath(f"{name}.sealed").unlink(missing_ok=True)
 
@@ -145,22 +156,40 @@ class LessonBook:
         """Clips that models are tried on, in order."""
         return _names(self._held_out)
 
+    @property
+    def encoded(self) -> frozenset[str]:
+        """Every clip whose features are here."""
+        return frozenset(name for folder in self._folders for name in _names(folder))
+
     def clips(self, names: Collection[str]) -> list[Clip]:
         """Those of these names that are there and can be read, in order."""
         found = []
-        for folder in (self._rounds, self._held_out):
+        for folder in self._folders:
             for name in _names(folder):
                 if name in names and (clip := self._read(folder / f"{name}.sealed")) is not None:
                     found.append(clip)
         return found
 
-    def take(self, names: Collection[str], today: int) -> None:
-        """A round has these, or nobody will ask for them any more: they await none."""
-        for name in self.waiting:
-            path = self._rounds / f"{name}.sealed"
-            clip = None if name in names else self._read(path)
-            if clip is None or clip.day < today - WAITING_DAYS:
-                path.unlink(missing_ok=True)
+    def take(self, names: Collection[str]) -> None:
+        """A round has these: they await none, now and when this generation comes again."""
+        self._taken.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (self._taken / name).touch()
+        fsync_folder(self._taken)
+        for name in names:
+            (self._rounds / f"{name}.sealed").unlink(missing_ok=True)
+
+    def expire(self, today: int) -> None:
+        """Let go of what no round will ask for any more, and date what a wrong clock dated. Raises DiskFull."""
+        for clip in self.clips(self.waiting) if today else ():
+            if not clip.day:
+                self.put(replace(clip, day=today))
+            elif clip.day < today - WAITING_DAYS:
+                (self._rounds / f"{clip.name}.sealed").unlink(missing_ok=True)
+
+    def forget_again(self) -> None:
+        """What was to be learned here once more is learned."""
+        shutil.rmtree(self._again, ignore_errors=True)
 
     def read_memory(self) -> bytes | None:
         """The replay memory's bytes; None where there is none that can be read."""
@@ -192,7 +221,7 @@ class ResultFile:
     """What was learned last, memory and all, in one file that is written once the model is: so that it counts once."""
 
     def __init__(self, folder: Path, key: bytes) -> None:
-        self._path = folder / "result.sealed"
+        self._path = folder / _RESULT
         self._key = key
 
     def write(self, result: Result) -> None:
@@ -221,7 +250,7 @@ class ResultFile:
 
 def generations(folder: Path) -> tuple[str, ...]:
     """Those (their ids) that something is kept of."""
-    return tuple(sorted(path.name for path in folder.glob("[!.]*") if path.is_dir()))
+    return tuple(sorted(path.name for path in folder.glob("[!.]*") if path.is_dir() and path.name != _TAKEN))
 
 
 def clips_of_generation(folder: Path, key: bytes, generation: str) -> frozenset[str]:
@@ -231,7 +260,7 @@ def clips_of_generation(folder: Path, key: bytes, generation: str) -> frozenset[
         remembered = ReplayMemory.from_bytes(book.read_memory() or b"", generation=None).names
     except DataInvalid:
         remembered = ()
-    return frozenset((*book.waiting, *book.held_out, *remembered))
+    return book.encoded | {*remembered}
 
 
 def forget_generation(folder: Path, generation: str) -> None:
@@ -246,16 +275,19 @@ def forget_generation(folder: Path, generation: str) -> None:
 def keep_lessons(folder: Path, key: bytes, stand: Collection[str], today: int) -> None:
     """Remove every clip but these, also from memories: others were discarded, or are called differently now.
 
-    And what is too old ``today`` (counted from 1970). To be called each day.
+    And what is too old ``today``. To be called each day.
     """
     for begun in folder.glob(".*"):  # a generation that `forget_generation` did not come to the end of
         shutil.rmtree(begun, ignore_errors=True)
     for path in folder.glob("*/*/*-*.sealed"):
         if path.stem not in stand:
             path.unlink(missing_ok=True)
+    for path in folder.glob(f"{_TAKEN}/*/*"):
+        if path.name not in stand:
+            path.unlink(missing_ok=True)
     for generation in generations(folder):
         book = LessonBook(folder, key, generation)
-        book.take((), today)
+        book.expire(today)
         content = book.read_memory()
         try:
             memory = ReplayMemory.from_bytes(content or b"", generation=None)
@@ -263,8 +295,21 @@ def keep_lessons(folder: Path, key: bytes, stand: Collection[str], today: int) -
             book.forget_memory()
             continue
         left = memory.without(set(memory.names) - set(stand)).expire(today)
-        if left.names != memory.names:
+        if left.exemplars != memory.exemplars:
             book.write_memory(left.to_bytes())
+
+
+def forget_spans(folder: Path, spans: Collection[int]) -> bool:
+    """Remove the clips of these spans; needs no key. Whether a memory, which needs one, may have a window of them.
+
+    What was learned last and is not in the store yet goes, too: it is learned again, without them.
+    """
+    for path in (*folder.glob("*/*/*-*.sealed"), *folder.glob(f"{_TAKEN}/*/*-*")):
+        if clip_of(path.stem)[0] in spans:
+            path.unlink(missing_ok=True)
+    if spans:
+        (folder / _RESULT).unlink(missing_ok=True)
+    return bool(spans) and any(folder.glob(f"*/{_MEMORY}"))
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -114,7 +114,8 @@ class Node:
         self._node_id: int | None = None
         self._connected = threading.Event()
         self._taking = threading.Lock()  # held while a task is taken, and while it is decided to take no more
-        self._answered: float | None = None  # when the last task of this connection ended; None during one
+        self._answered: float | None = None  # when the last task of this connection ended; None before the first
+        self._works = False  # on a task
 
     def run(self) -> None:
         """Keep connected and run tasks, one at a time, until ``stopped``; a task that has begun is finished first."""
@@ -144,10 +145,13 @@ class Node:
         environment = child_environment() | QUIET | {"FLWR_HOME": str(self._connection.folder / "flower")}
         starts, look = 0, time.monotonic() + REFRESH_S
         while not self._stopped.is_set():
+            self._answered, sleeps = None, False
+            if self._may_sleep():  # a gate has closed meanwhile
+                self._sleep()
+                continue
             with open_log(self._connection.folder / "supernode.log") as output:
                 child = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
             log.info("SuperNode started (process %d)", child.pid)
-            self._answered, sleeps = None, False
             self._connected.set()
             while child.poll() is None and not self._stopped.wait(0.2):
                 if time.monotonic() > look:
@@ -178,9 +182,9 @@ class Node:
     def _may_sleep(self) -> bool:
         """Whether nothing is to be done or sent until the next check-in; then no task is taken any more."""
         with self._taking:
-            if self._radio is None or self._answered is None:
+            if self._radio is None or self._works:
                 return False
-            if not self._radio.may_sleep(time.monotonic() - self._answered):
+            if not self._radio.may_sleep(None if self._answered is None else time.monotonic() - self._answered):
                 return False
             self._connected.clear()
             return True
@@ -188,7 +192,8 @@ class Node:
     def _sleep(self) -> None:
         """Wait for the next check-in, or for something new to send."""
         assert self._radio is not None
-        log.info("checked in; again in %.0f s", self._radio.seconds_left())
+        done = "not reached" if self._answered is None else "checked in"
+        log.info("%s; again in %.0f s", done, self._radio.seconds_left())
         while self._radio.seconds_left() > 0 and not self._stopped.wait(1.0):
             pass
 
@@ -217,13 +222,12 @@ class Node:
             try:
                 with self._taking, contextlib.closing(_runtime(address, "SuperExec", superexec, tries=1)) as client:
                     task = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
-                    if task.token:
-                        self._answered = None
+                    self._works = bool(task.token)
                 if task.token:
                     try:
                         self._run_task(address, task.token)
                     finally:
-                        self._answered = time.monotonic()
+                        self._answered, self._works = time.monotonic(), False
                     continue
             except Exception as fault:  # the SuperNode is gone or starts; what was trained is in the outbox
                 log.debug("no task: %s", fault)

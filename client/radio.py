@@ -43,9 +43,15 @@ class Radio:
         self._known: frozenset[str] = frozenset()
         self._left = time.monotonic()  # when it last did
 
-    def may_sleep(self, idle_s: float) -> bool:
-        """Whether to leave, ``idle_s`` seconds after the last answer; what is in the outbox then is nothing new."""
-        if idle_s < (SENT_S if self._outbox.sent else LINGER_S) or not (self._until_due() or self._closed()):
+    def may_sleep(self, idle_s: float | None) -> bool:
+        """Whether to leave, ``idle_s`` seconds after the last answer; what is in the outbox then is nothing new.
+
+        Before the first answer of a connection, ``idle_s`` is None: only a gate that closes ends the attempt.
+        """
+        if idle_s is None:
+            if not self._closed():
+                return False
+        elif idle_s < (SENT_S if self._outbox.sent else LINGER_S) or not (self._until_due() or self._closed()):
             return False
         self._kept, self._known = frozenset(self._outbox.ids()), frozenset(self._clips())
         self._left = time.monotonic()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import struct
 import sys
 from asyncio.subprocess import PIPE
@@ -25,13 +26,15 @@ from numpy.typing import NDArray
 from client.cameras.source import IMU, TRIGGER
 from mcoe_model.data.events import EVENT, Frame, Pair
 from mcoe_model.data.geometry import PICTURE_SIZE, Geometry
-from mcoe_model.errors import DataInvalid, ExitCode, MissingExtra
+from mcoe_model.errors import DataInvalid, ExitCode, McoeError, MissingExtra
 
 #: The length of a segment, before it.
 LENGTH = struct.Struct("<Q")
 #: What the arrays of a portion are made of.
 DTYPES = {"events": EVENT, "imu": IMU, "triggers": TRIGGER}
 
+#: Codes of a process that somebody ended, such as a machine that has no memory left. Faults of its own are others.
+_ENDED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
 _LINE_BYTES = 1 << 16
 
 
@@ -90,8 +93,8 @@ class Streams:
 async def pairs(segments: Iterable[bytes], geometry: Geometry, from_us: int, to_us: int) -> list[Pair]:
     """The pictures whose windows end in [from_us, to_us], of a session's segments that lie one after another.
 
-    They are those that were shown live. Raises DataInvalid for segments that cannot be read, and what ``segments``
-    raises.
+    They are those that were shown live. Raises DataInvalid for segments that cannot be read, McoeError when somebody
+    ended the process that reads them, which says nothing of the segments, and what ``segments`` raises.
     """
     found = []
     async with aclosing(_replayed(Request("pairs", from_us, to_us, geometry), segments)) as replayed:
@@ -145,6 +148,8 @@ async def _replayed(request: Request, segments: Iterable[bytes]) -> AsyncGenerat
         code = await process.wait()
         if code == ExitCode.MISSING_EXTRA:
             raise MissingExtra((await logging).decode().strip())
+        if code in _ENDED:
+            raise McoeError("reading a recording was broken off, since its process was ended; try again")
         if code or said["is"] != "end":
             raise DataInvalid("a segment of this recording cannot be read; it is damaged")
     finally:

@@ -70,8 +70,20 @@ class Running:
     def refuse(self, sha256: str, why: Refusal, trial: str = "") -> None:
         """The model that runs stays. Raises DiskFull."""
         with self._changing() as now:
-            newer = sha256 if why == "worse" else now.newer
-            self._write(replace(now, refused=sha256, refusal=why, newer=newer, trial=trial or now.trial))
+            self._write(_refused(now, sha256, why, trial))
+
+    def take_lesson(self, sha256: str, base: str, *, worse: bool, trial: str) -> bool:
+        """A model was learned here from ``base``: it runs, or is refused if it is ``worse``. Raises DiskFull.
+
+        False, and nothing is changed, when another model than ``base`` runs by now. Said again, it is taken already.
+        """
+        with self._changing() as now:
+            if sha256 in now.wanted:
+                return True
+            if now.runs != base:
+                return False
+            self._write(_refused(now, sha256, "worse", trial) if worse else _running(now, sha256, trial))
+            return True
 
     def keep(self) -> RunningModel:
         """The wearer's "keep my model": go back to the one before the newest, if that one runs.
@@ -120,6 +132,12 @@ class Running:
     def _write(self, state: RunningModel) -> RunningModel:
         write_json(self._file, asdict(state))
         return state
+
+
+def _refused(now: RunningModel, sha256: str, why: Refusal, trial: str) -> RunningModel:
+    """The state in which this model does not run."""
+    newer = sha256 if why == "worse" else now.newer
+    return replace(now, refused=sha256, refusal=why, newer=newer, trial=trial or now.trial)
 
 
 def _running(now: RunningModel, sha256: str, trial: str) -> RunningModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from client.enrolment import ClientPaths
+from client.learner import Learned
 from client.lesson_book import LessonBook
 from client.lesson_samples import samples_of
 from mcoe_model.errors import DataInvalid, DataMissing
@@ -54,6 +55,11 @@ class SessionClips:
         """Those that are held out."""
         _only_heads(train_mode)
         return samples_of(self._book.clips(self._book.held_out))
+
+
+def take_clips(paths: ClientPaths, lessons_key: bytes, learned: Learned) -> None:
+    """A round has the clips of this update: they await none of its generation any more."""
+    LessonBook(paths.lessons, lessons_key, learned.meta.generation).take(learned.clips)
 
 
 def _only_heads(train_mode: TrainMode) -> None:

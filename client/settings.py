@@ -18,6 +18,7 @@ from typing import Any
 
 from client.check_in_gates import CheckInRules
 from client.consent_text import LANGUAGES, read_consent_text, read_consent_texts
+from client.gates import SYSTEM
 from client.sessions.rules import PromptRules, RetentionRules, StoreRules
 from client.wearers import SETTINGS_FILE
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
@@ -56,6 +57,8 @@ class ClientSettings:
     check_in_mb_per_day: int = _setting(1000, "megabytes a day after which no check-in happens; 0: any number")
     check_in_mb_per_month: int = _setting(10_000, "megabytes a month after which no check-in happens; 0: any number")
 
+    system: str = _setting(str(SYSTEM), "folder in which the machine tells of battery, temperature and networks")
+
     def __post_init__(self) -> None:
         found = []
         if self.language not in LANGUAGES:
@@ -87,6 +90,8 @@ class ClientSettings:
                 read_consent_texts(self.consent_folder)
             except (DataInvalid, DataMissing) as fault:
                 found.append(f"consent_texts: {fault}")
+        if self.system != str(SYSTEM) and not Path(self.system).is_dir():  # a machine may have none
+            found.append("system is no folder")
         if self.study_key and not Path(self.study_key).is_file():
             found.append("study_key is no file")
         if found:
@@ -102,7 +107,7 @@ class ClientSettings:
         """When the wearable may check in."""
         hours = (_minute(self.check_in_from), _minute(self.check_in_until))
         per_day, per_month = self.check_in_mb_per_day * _MB, self.check_in_mb_per_month * _MB
-        return CheckInRules(hours, self.check_in_on_mobile, per_day, per_month)
+        return CheckInRules(hours, self.check_in_on_mobile, per_day, per_month, Path(self.system))
 
     def rules(self) -> StoreRules:
         """`store_rules` with the version of the consent text that is asked for now. Raises DataMissing, DataInvalid."""

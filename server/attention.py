@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mcoe_model.health import Health
-from server.registry.fleet import ClientRow
+from server.registry.clients import ClientRow
 from server.registry.tables import ENROLLED
 
 #: Below so many free GB a disk is nearly full.

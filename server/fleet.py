@@ -27,7 +27,7 @@ from server.paths import ServerPaths
 from server.registry import Registry
 from server.registry.artifacts import Artifacts
 from server.registry.database import open_database
-from server.registry.fleet import MemberRow
+from server.registry.members import MemberRow
 from server.registry.privacy import Forgetting, Receipt
 from server.settings import ServerSettings
 from server.superlink.control import Control

@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,14 +60,15 @@ def main(
             for line in lines(found):
                 display.console.print(line, soft_wrap=isinstance(line, str))
         if keep:
-            display.console.print("Everything runs; Ctrl-C ends it.")
-            signal.pause()
+            with suppress(KeyboardInterrupt):
+                display.console.print("Everything runs; Ctrl-C ends it.")
+                signal.pause()
     except McoeError as fault:
         typer.echo(f"error: {fault}; the logs are in {folder}", err=True)
         raise typer.Exit(fault.exit_code) from fault
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
-        raise typer.Exit(ExitCode.OK if keep else ExitCode.INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     finally:
         story.end()
     if not out:

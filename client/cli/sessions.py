@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, Yes, say, store_at_rest, told
+from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, Yes, paths_of, say, store_at_rest, told
 from client.control import ask
+from client.enrolment import ClientPaths
 from mcoe_model.errors import DataMissing, DecisionNeeded, SettingsError, WearableDown
 
 sessions = typer.Typer(help="What was recorded.", no_args_is_help=True)
@@ -94,15 +95,33 @@ def show_session(session: Session, folder: Folder = DEFAULT_FOLDER, as_json: AsJ
 def delete_session(
     session: Session, yes: Yes = False, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False
 ) -> None:
-    """Delete a session for good: its key, its pictures, its labels."""
+    """Delete a session for good: its key, its pictures, its labels, and what was kept of it to learn from."""
     if not yes:
         raise DecisionNeeded("deleting a session cannot be undone; say --yes to do it")
+    remembered = False
     try:
         ask(folder, "delete", session=session)
     except WearableDown:
         with store_at_rest(folder) as store:
-            store.discard(session)
-    say({"deleted": session}, as_json, f"deleted {session}: its key is gone, so nothing can read what it sealed")
+            remembered = _delete_at_rest(store, paths_of(folder), session)
+    text = f"deleted {session}: its key is gone, so nothing can read what it sealed"
+    if remembered:
+        text += "; the sealed replay memory lets go of its windows when the wearable runs and is unlocked"
+    say({"deleted": session, "remembered": remembered}, as_json, text)
+
+
+def _delete_at_rest(store: Any, paths: ClientPaths, session: str) -> bool:
+    """As the wearable that runs does it; whether the replay memory cannot be opened, and may have something of it."""
+    from client import keys
+    from client.lesson_book import clip_name, forget_spans, keep_lessons
+    from client.sessions import now
+
+    remembered = forget_spans(paths.lessons, store.discard(session))
+    if not remembered or store.locked:
+        return remembered
+    key, stand = keys.read_keyfile(paths.device_key).derive("lessons"), [clip_name(*one) for one in store.standing()]
+    keep_lessons(paths.lessons, key, stand, now().day)
+    return False
 
 
 def _say_session(said: dict[str, Any], as_json: bool) -> None:

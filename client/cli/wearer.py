@@ -14,7 +14,7 @@ from client.control import ask
 from client.kept import drop_kept, kept_ids
 from client.leaving import COME_BACK, FLEET_CONSENTS, Leaving, key_id
 from mcoe_model.consent import CONSENTS
-from mcoe_model.errors import DecisionNeeded, SettingsError, WearableDown
+from mcoe_model.errors import DataMissing, DecisionNeeded, SettingsError, WearableDown
 
 wearer = typer.Typer(help="Who wears this wearable.", no_args_is_help=True)
 Keyfile = Annotated[
@@ -99,6 +99,22 @@ def begin_new(
     if recovery:
         text += f"\nrecovery key, shown this once; print it and keep it elsewhere: {recovery}"
     say({"wearer": code, "recovery_key": recovery}, as_json, text)
+
+
+@wearer.command("passphrase", epilog="Example:  mcoe-client wearer passphrase")
+@told
+def another_passphrase(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """Change the passphrase; the recovery key stays. Whoever forgot the old one says the recovery key in its place."""
+    from client import keys
+
+    path = paths_of(folder).device_key
+    if not path.exists():
+        raise DataMissing(f"{folder} has no wearer yet; begin with: mcoe-client wearer new CODE")
+    if not keys.needs_passphrase(path):
+        raise DataMissing("this wearer has no passphrase, and only another one can have: mcoe-client wearer new CODE")
+    words = secret("Passphrase of today, or recovery key")
+    keys.change_passphrase(path, words, secret("New passphrase"))
+    say({"changed": True}, as_json, "the passphrase is another now; the recovery key is the same")
 
 
 @told

@@ -99,6 +99,10 @@ def labelling_routes(page: Page) -> APIRouter:
 
         return await page.post("add-span", key, act)
 
+    @routes.post("/api/spans/discard")
+    async def discard(form: WhichSpan, key: Key) -> dict[str, object]:
+        return await page.post("discard-span", key, lambda: wearable.discard_span(form.span))
+
     return routes
 
 

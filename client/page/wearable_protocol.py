@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.consent_text import ConsentText
+from client.gates import Closed
 from client.leaving import Goodbye
 from mcoe_model.consent import Consent
 from mcoe_model.data.events import Pair
@@ -113,14 +114,14 @@ class LastLesson:
 
 @dataclass(frozen=True)
 class Learning:
-    """Of the wearer's labels: how many ``waiting`` spans there are, and why they wait (``closed``, in English).
+    """Of the wearer's labels: how many ``waiting`` spans there are, and why they wait (``closed``).
 
     ``lost``: how many were learned by models of an earlier generation alone, and have no pictures to be learned anew.
     """
 
     state: LearningState = "nothing"
     waiting: int = 0
-    closed: tuple[str, ...] = ()
+    closed: tuple[Closed, ...] = ()
     last: LastLesson | None = None
     lost: int = 0
 
@@ -129,14 +130,16 @@ class Learning:
 class CheckIns:
     """Of the wearer's part in a fleet: what waits to be sent, and when.
 
-    ``updates`` wait for the server's word, ``clips`` for a round. ``closed``: why not now, in English, by the server or
-    by the gates here; ``due``: when the server wants to hear of it again, None where it said nothing or it is time.
+    ``updates`` wait for the server's word, ``clips`` for a round. ``closed``: why not now, by the gates here; ``due``:
+    when the server wants to hear of it again, None where it said nothing or it is time. ``turned_away``: why the server
+    does not take it for a member any more, in the server's words; it can join anew.
     """
 
     updates: int
     clips: int
-    closed: tuple[str, ...] = ()
+    closed: tuple[Closed, ...] = ()
     due: datetime.datetime | None = None
+    turned_away: str = ""
 
 
 @dataclass(frozen=True)
@@ -303,6 +306,9 @@ class Wearable(Protocol):
 
     async def trim(self, span: int, start_us: int, end_us: int, once: str = "") -> Span:
         """Other bounds, 0.5 to 30 s within the session."""
+
+    async def discard_span(self, span: int) -> None:
+        """Delete a span with all that was said of it; the recording stays. Raises DataMissing."""
 
     async def history(self) -> list[Session]:
         """All sessions, newest first."""

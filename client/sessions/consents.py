@@ -83,11 +83,6 @@ class ConsentStore(StoreBase):
             row = session.get(ConsentTextRow, sha256)
             return None if row is None else ConsentText(row.version, row.language, row.text)
 
-    def to_ask(self) -> tuple[str, ...]:
-        """The kinds that were never answered, or only for a text of another version."""
-        answers = self.consents()
-        return tuple(kind for kind in CONSENTS if kind not in answers or not answers[kind].current)
-
     def allowed(self, kind: str) -> bool:
         """Whether the wearer agreed to this, to the text of today, and has not withdrawn."""
         answer = self.consents().get(kind)

@@ -27,15 +27,23 @@ SQLITE_PRAGMAS = {
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def open_database(path: Path) -> Engine:
+def open_database(path: Path, look: bool = False) -> Engine:
     """An engine on a database that is at the newest schema, created or migrated if need be.
 
     Before it is migrated it is copied to a file beside it (`copies`). Raises SchemaTooNew when a newer program wrote
     it. A write may later raise DiskFull, or McoeError for a file that another process keeps locked.
+
+    With ``look`` nothing is changed, now or later: one that would have to be migrated raises McoeError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    engine = create_engine(f"sqlite:///{path}", hide_parameters=True)  # a traceback in a log shows no label
+    url = f"sqlite:///{path}"
+    if look:
+        # Beside a database that nobody has open SQLite would leave two files of its own, unless nothing can change.
+        at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+        url = f"sqlite:///{path.absolute().as_uri()}?mode=ro{at_rest}&uri=true"
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    engine = create_engine(url, hide_parameters=True)  # a traceback in a log shows no label
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "handle_error", _name_error)
     config = migration_config(engine)
@@ -47,6 +55,9 @@ def open_database(path: Path) -> Engine:
         raise SchemaTooNew(
             f"the wearer's store has schema {current}, which this version does not know; update the program"
         )
+    if look and current != known[0]:
+        engine.dispose()
+        raise McoeError("the wearer's store is of an earlier version; this one brings it up to date at its next start")
     if current != known[0]:
         if current is not None:
             _copy(path, path.with_name(f"{path.name}.before-{known[0]}"))

@@ -19,7 +19,7 @@ from client.sessions.tables import (
     SpanRow,
     TrainingRow,
 )
-from client.sessions.times import DAY_US, SECOND_US
+from client.sessions.times import DAY_US, SECOND_US, believed
 from client.sessions.values import SKIP, Label, Prediction, Source, Training
 
 
@@ -119,7 +119,7 @@ class HistoryStore(PromptStore):
             found.started_us // DAY_US
             for found in there
             if found.learned_us is None and found.flaw is None and found.state != RECORDING
-            and found.clock_state in ("synchronised", "unknown")  # the day of another is not to be believed
+            and believed(found.clock_state)
         ]  # fmt: skip
         with self._reading() as session:
             rows = session.scalars(select(LabelRow.said).where(LabelRow.id.in_(newest)))

@@ -65,18 +65,6 @@ class RecoveryStore(RetentionStore):
             log.warning("found %d open sessions; segments: %d finished, %d lost; removed: %d sealed, %d plain", *counts)
         return recovered
 
-    def missing_segments(self) -> list[tuple[str, int]]:
-        """Session and number of those that should be there and are not, or not of the size that they had."""
-        with self._reading() as session:
-            rows = session.scalars(
-                select(SegmentRow)
-                .join(SessionRow)
-                .where(SessionRow.wrapped_key.is_not(None), SegmentRow.sha256.is_not(None))
-                .order_by(SegmentRow.session_id, SegmentRow.number)
-            )
-            sizes = {(row.session_id, row.number): row.bytes for row in rows}
-        return [name for name, size in sizes.items() if _size(self._path(*name)) != size]
-
     def _finish_segments(self, memory: Path | None) -> tuple[int, int, set[str]]:
         """Seal what was not sealed yet, as far as it is still there."""
         with self._reading() as session:
@@ -140,7 +128,3 @@ def _length_us(session: Session, session_id: str) -> int | None:
     """From the start of the first segment to the end of the last; None without any."""
     ends = select(func.max(SegmentRow.ends_us) - func.min(SegmentRow.starts_us))
     return session.scalar(ends.where(SegmentRow.session_id == session_id))
-
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.exists() else None

@@ -14,7 +14,7 @@ from sqlalchemy import delete, select
 
 from client.sessions.database import forget_deleted
 from client.sessions.lessons import LessonStore
-from client.sessions.tables import RECORDING, MarkerRow, SessionRow
+from client.sessions.tables import RECORDING, MarkerRow, SessionRow, SpanRow
 from client.sessions.times import DAY_US, SECOND_US, zone_of
 from client.sessions.values import Recording
 from mcoe_model.errors import DataInvalid, DataMissing, DiskFull, LabelFirst, McoeError
@@ -68,11 +68,13 @@ class RetentionStore(LessonStore):
             row.raw_deleted_us = row.raw_deleted_us or self._clock().utc_us
         self._remove_files(session_id)
 
-    def discard(self, session_id: str) -> None:
-        """Delete a session for good: recordings, spans, labels, markers. Raises DataMissing, McoeError."""
+    def discard(self, session_id: str) -> tuple[int, ...]:
+        """Delete a session for good: recordings, spans, labels, markers; which spans. Raises DataMissing, McoeError."""
         with self._writing() as session:
+            spans = session.scalars(select(SpanRow.id).where(SpanRow.session_id == session_id)).all()
             session.delete(self._row(session, session_id))
         self._remove_files(session_id)
+        return tuple(spans)
 
     def keep_more(self, session_id: str, days: int = KEEP_DAYS) -> int:
         """Keep a recording so many days longer; until when (UTC microseconds). Raises DataMissing once it is gone."""

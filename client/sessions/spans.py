@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
+from client.sessions.database import forget_deleted
 from client.sessions.recordings import RecordingStore
 from client.sessions.tables import LabelRow, PromptRow, RequestRow, SegmentRow, SessionRow, SpanRow
 from client.sessions.values import Change, Label, Prediction, Source, Span, check_bounds
-from mcoe_model.errors import DataInvalid, DataMissing
+from mcoe_model.errors import DataInvalid, DataMissing, McoeError
 
 
 class SpanStore(RecordingStore):
@@ -83,9 +85,11 @@ class SpanStore(RecordingStore):
         return self._once(once, do)
 
     def discard_span(self, span_id: int) -> None:
-        """The span and everything that was said of it are deleted. Raises DataMissing."""
+        """The span and everything that was said of it are deleted for good. Raises DataMissing."""
         with self._writing() as session:
             session.delete(_span(session, span_id))
+        with suppress(McoeError):  # while others read; the next deletion sees to it
+            forget_deleted(self.engine, self._database)
 
     def span(self, span_id: int) -> Span:
         """Raises Locked, DataMissing."""

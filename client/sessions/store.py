@@ -32,9 +32,11 @@ class StoreBase:
         rules: StoreRules,
         key: DeviceKey | None = None,
         clock: Callable[[], Moment] = now,
+        *,
+        look: bool = False,
     ) -> None:
-        """Raises SchemaTooNew, DiskFull."""
-        self.engine: Engine = open_database(database)
+        """With ``look`` only to be read from. Raises as `open_database` does."""
+        self.engine: Engine = open_database(database, look)
         self.rules = rules
         self._database = database
         self._recordings = recordings

@@ -30,6 +30,11 @@ class Moment:
     clock_state: ClockState
 
     @property
+    def day(self) -> int:
+        """Days since 1970 (UTC); 0 where the clock is known to be wrong."""
+        return self.utc_us // DAY_US if believed(self.clock_state) else 0
+
+    @property
     def local(self) -> datetime.datetime:
         """The time on the wearer's wall."""
         return datetime.datetime.fromtimestamp(self.utc_us / SECOND_US, zone_of(self.zone))
@@ -52,6 +57,11 @@ def clock_state() -> ClockState:
     if answer < 0:
         return "unknown"
     return "unsynchronised" if answer == _TIME_ERROR else "synchronised"
+
+
+def believed(clock_state: str) -> bool:
+    """Whether a time may be taken for right; not what a clock said that nothing kept right, also if it is right now."""
+    return clock_state in ("synchronised", "unknown")
 
 
 def zone_of(offset: str) -> datetime.timezone:

@@ -189,11 +189,12 @@ class Wearable(LearningWearable):
         return await asyncio.to_thread(fit_checks, seen.frame, seen.event, self.geometry)
 
     async def _keep_to_retention(self) -> None:
-        """Delete recordings whose time is up, now and then."""
+        """Delete recordings whose time is up, now and then; there may be space then for what found none."""
         while True:
             try:
                 if self.stage != "new":
                     await self.kept_locked(lambda store: store.delete_due())
+                    await self.salvage_what_waits()
             except (McoeError, SQLAlchemyError) as fault:
                 log.warning("recordings whose time is up could not be deleted: %s", for_log(fault))
             await asyncio.sleep(RETENTION_S)

@@ -42,6 +42,10 @@ class LabellingWearable(RecordingWearable):
 
         return await self._changed(change)
 
+    async def discard_span(self, span: int) -> None:
+        """Delete a part of a session with all that was said of it; the recording stays. Raises DataMissing."""
+        await self.kept(lambda store: store.discard_span(span))
+
     async def label_known(self, session: str, spans: Sequence[tuple[int, int, str]]) -> None:
         """Spans of a session whose label the study knows: start, end (camera's microseconds) and what they are called.
 

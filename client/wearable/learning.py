@@ -26,7 +26,7 @@ from client.check_in_gates import CheckInRules
 from client.children import open_log
 from client.consent_text import ConsentTexts
 from client.enrolment import ClientPaths
-from client.gates import read_sensors
+from client.gates import RECORDING, Closed, read_sensors
 from client.learn_task import NewClip, Task
 from client.lesson_book import (
     LessonBook,
@@ -45,7 +45,7 @@ from client.replay import pairs
 from client.running import Running
 from client.serving import compare, served_model
 from client.sessions import Lesson, Store, StoreRules, Training, now
-from client.sessions.times import DAY_US
+from client.sessions.times import DAY_US, believed
 from client.wearable.lifecycle import LivedWearable
 from client.wearable.views import utc
 from mcoe_model.data.events import Pair
@@ -128,13 +128,13 @@ class LearningWearable(LivedWearable):
         """Whether the key is here, and the wearer agrees."""
         return self.stage == "open" and self.lessons_key is not None and "learning" in self.known.allowed
 
-    def _closed(self) -> tuple[str, ...]:
-        """Why nothing is learned now, in words."""
-        sensors = read_sensors()
+    def _closed(self) -> tuple[Closed, ...]:
+        """Why nothing is learned now."""
+        sensors = read_sensors(self._check_in_rules.system)
         if sensors.unknown() and not self._said_unknown:
             self._said_unknown = True
             log.info("this machine does not tell its %s: that stops no learning", " and ".join(sensors.unknown()))
-        recording = ("a recording runs",) if self.under_way is not None else ()
+        recording = (RECORDING,) if self.under_way is not None else ()
         return (*recording, *sensors.closed())
 
     async def _look_for_work(self) -> _Work | None:
@@ -159,7 +159,7 @@ class LearningWearable(LivedWearable):
 
         lessons, standing, self._lost_spans = await self.kept(look)
         stand = tuple(sorted(clip_name(*clip) for clip in standing))
-        day = now().utc_us // DAY_US
+        day = now().day
         if (stand, day) != self._stood:
             await asyncio.to_thread(keep_lessons, folder, key, stand, day)
             self._stood = stand, day
@@ -231,13 +231,14 @@ class LearningWearable(LivedWearable):
             key = bytes.fromhex(work.task.key)
             card = await asyncio.to_thread(open_card, work.model, key)
             book = LessonBook(Path(work.task.lessons), key, card.generation.id)
-            there = {*book.waiting, *book.held_out}
+            there = book.encoded
             for lesson, name in zip(work.lessons, work.names, strict=True):
                 if name in there:
                     continue
                 found = await self._pictures(lesson)
                 if found:
-                    day = (await self.kept(partial(Store.session, session_id=lesson.session))).started_us // DAY_US
+                    session = await self.kept(partial(Store.session, session_id=lesson.session))
+                    day = session.started_us // DAY_US if believed(session.clock_state) else work.task.day
                     pipe.write(NewClip(name, EMOTIONS.index(lesson.emotion), day, len(found)).to_json())
                     for pair in found:
                         pipe.write(pair.frame.tobytes() + pair.event.tobytes())
@@ -285,36 +286,40 @@ class LearningWearable(LivedWearable):
             await asyncio.sleep(_WATCH_S)
 
     async def _keep(self, result: Result, paths: ClientPaths, key: bytes) -> None:
-        """Write down what was learned, and serve the new model unless it is worse. Whatever was done before counts."""
-        book = LessonBook(paths.lessons, key, result.generation)
+        """Serve the new model unless it is worse, and write down what was learned. Whatever was done before counts.
+
+        Nothing of it counts when another model than the one that it began from is served by now: from that one the
+        same clips are learned anew.
+        """
+        book, running = LessonBook(paths.lessons, key, result.generation), Running(paths.running)
+        found, model = compare(result.labels, result.after, result.before), result.model_sha256
+        if model is not None:
+            take = partial(running.take_lesson, worse=found.verdict == "worse", trial=found.in_words())
+            if not await asyncio.to_thread(take, model, result.base_sha256):
+                log.info("another model came while %d labelled spans were learned: they are learned anew", result.spans)
+                await asyncio.to_thread(forget_own_models, paths)
+                return
         if result.memory:
             await asyncio.to_thread(book.write_memory, result.memory)
-        found = compare(result.labels, result.after, result.before)
         scores = {"clips": found.clips, "before": found.served, "after": found.newer} if found.clips else None
         at = now()
         training = Training(
             utc_us=at.utc_us,
             zone=at.zone,
             base_sha256=result.base_sha256,
-            model_sha256=result.model_sha256,
+            model_sha256=model,
             spans=result.spans,
             outcome=result.outcome,
             seconds=result.seconds,
             scores=scores,
         )
         clips = [clip_of(name) for name in result.clips]
-        await self.kept(lambda store: store.mark_learned(clips, training))
-        running = Running(paths.running)
-        model = result.model_sha256
-        if model is None or model in running.read().wanted:
-            return
-        if found.verdict == "worse":
-            await asyncio.to_thread(running.refuse, model, "worse", found.in_words())
-        else:
-            await asyncio.to_thread(running.adopt, model, found.in_words())
-            self.recognise.follow()
+        if await self.kept(lambda store: store.mark_learned(clips, training)):
+            said = result.spans, result.seconds, found.verdict
+            log.info("%d labelled spans were learned in %.1f s; verdict: %s", *said)
+        await asyncio.to_thread(book.forget_again)
+        self.recognise.follow()
         await asyncio.to_thread(forget_own_models, paths)
-        log.info("%d labelled spans were learned in %.1f s; verdict: %s", result.spans, result.seconds, found.verdict)
 
     async def _say_learning(self, state: page.LearningState, waiting: int) -> None:
         """What the page shows of it."""

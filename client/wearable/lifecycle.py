@@ -33,6 +33,7 @@ from client.traffic import Traffic
 from client.wearable.base import Known
 from client.wearable.folders import make_plain_folder
 from client.wearable.labels import LabellingWearable
+from client.wearable.recordings import UnderWay
 from client.wearers import FIRST_CODE, Wearers, check_code
 from mcoe_model.errors import ConsentMissing, DataInvalid, DataMissing, DiskFull, McoeError, OutputExists, for_log
 from mcoe_model.files import remove_torn
@@ -125,8 +126,9 @@ class LivedWearable(LabellingWearable):
         await self.kept_locked(lambda store: store.answer_consents({kind: True}, text))
 
     async def join(self, invitation: Invitation) -> None:
-        """Enrol in the fleet that invites, also after having left one, with the consents that are in force.
+        """Enrol in the fleet that invites, with the consents that are in force.
 
+        Also after having left one, or when a server took this wearable for a member no longer: then with another key.
         Raises DataMissing, Locked, ConsentMissing, OutputExists for a member, and what `client.enrolment.enrol` does.
         """
         async with self._joining:
@@ -136,6 +138,8 @@ class LivedWearable(LabellingWearable):
             if not set(FLEET_CONSENTS) <= allowed:
                 raise ConsentMissing(f"the wearer has not agreed to {' and '.join(FLEET_CONSENTS)}; ask on the page")
             consents = tuple(consent for consent in self.known.consents if consent.kind in allowed)
+            if ToldFile(paths.told).read().turned_away:
+                await self._end_fleet()  # it works with the key that goes
             try:
                 await _aside(lambda: join(self.leaving, paths, invitation, consents=consents))
             finally:
@@ -271,10 +275,14 @@ class LivedWearable(LabellingWearable):
         assert paths is not None
         await asyncio.to_thread(self.leaving.queue, paths, "withdraw")
         await self._look_who_left()
-        self.fleet.kill()
-        while self.fleet.pid is not None:  # it could put another update there
-            await asyncio.sleep(0.01)
+        await self._end_fleet()  # it could put another update there
         await asyncio.to_thread(drop_kept, paths.outbox)
+
+    async def _end_fleet(self) -> None:
+        """Returns when the fleet's part has ended. While somebody joins or leaves it does not begin again."""
+        self.fleet.kill()
+        while self.fleet.pid is not None:
+            await asyncio.sleep(0.01)
 
     async def _look_who_left(self) -> None:
         """Whether the wearer has left the fleet, and what the server said to it, or that this wearable is lost."""
@@ -301,7 +309,7 @@ class LivedWearable(LabellingWearable):
     def _fleet_arguments(self) -> list[str] | None:
         """The fleet's part runs for a member who has agreed to learning and to sending updates."""
         agreed = self.stage == "open" and self._key is not None and set(FLEET_CONSENTS) <= self.known.allowed
-        if not agreed or not self._is_member() or self.paths is None:
+        if not agreed or self._joining.locked() or not self._is_member() or self.paths is None:
             return None
         return [str(self.paths.folder), str(self.folder)]
 
@@ -317,8 +325,13 @@ class LivedWearable(LabellingWearable):
         keys = {purpose: self._key.derive(purpose).hex() for purpose in ("outbox", "lessons")}
         return keys | {"recording": self._told_recording}
 
+    async def _begin(self) -> UnderWay:
+        under_way = await super()._begin()
+        self.tell_fleet()
+        return under_way
+
     def tell_fleet(self) -> None:
-        """Let the fleet's part know whether a recording runs: it checks in afterwards."""
+        """Let the fleet's part know whether a recording runs: its task stands still, and it checks in afterwards."""
         runs = self.under_way is not None
         if runs != self._told_recording and self.fleet.say({"recording": runs}):
             self._told_recording = runs
@@ -331,8 +344,9 @@ class LivedWearable(LabellingWearable):
         gates = CheckInGates(self._check_in_rules, Traffic(paths.traffic), lambda: self.under_way is not None)
         told = ToldFile(paths.told).read()
         at = datetime.datetime.fromtimestamp(told.next_check_in, datetime.UTC)
-        closed, due = (*filter(None, [told.turned_away]), *gates.closed()), at if at.timestamp() > time.time() else None
-        return page.CheckIns(len(kept_ids(paths.outbox)), kept_clips(paths.lessons), closed, due)
+        due = at if at.timestamp() > time.time() else None
+        waiting = len(kept_ids(paths.outbox)), kept_clips(paths.lessons)
+        return page.CheckIns(*waiting, gates.closed(), due, told.turned_away)
 
     async def _stop_if_recording(self) -> None:
         if self.under_way is not None:

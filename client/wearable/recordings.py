@@ -66,6 +66,7 @@ class RecordingWearable(WearableBase):
         self.under_way: UnderWay | None = None
         self._tried_out: page.TryOut | None = None
         self._turn = asyncio.Lock()  # one beginning or ending at a time
+        self._unsealed = set[str]()  # sessions of which something waits in memory for a disk that is full
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         #: What the camera's clock said at a time of the monotonic one.
         self._camera_clock: tuple[int, int] | None = None
@@ -112,6 +113,7 @@ class RecordingWearable(WearableBase):
             if self.under_way is not None and self.under_way.session == session:
                 await self._stop(self.under_way)
             await self.kept(lambda store: store.discard(session))
+        await self.salvage_what_waits()
 
     async def preview_span(self, session: str, from_us: int, to_us: int) -> list[Pair]:
         """The pictures of a part of a session, 30 s at most. Raises DataMissing once they are deleted, DataInvalid."""
@@ -177,9 +179,10 @@ class RecordingWearable(WearableBase):
         """Seal what a process that died has left of a session, or of any: what can still be read of it counts.
 
         What cannot be read, or is nobody's, is removed. Returns the sessions of which something waits in memory, such
-        as for a disk that is full.
+        as for a disk that is full; `salvage_what_waits` tries it again.
         """
         waiting: set[str] = set()
+        self._unsealed = set() if session is None else self._unsealed - {session}
         for found, number, _, path in left_over(self.plain):
             if session not in (None, found):
                 continue
@@ -197,7 +200,17 @@ class RecordingWearable(WearableBase):
             except McoeError as fault:
                 log.warning("what a process that died has left of a session waits in memory: %s", for_log(fault))
                 waiting.add(found)
+        self._unsealed |= waiting
         return waiting
+
+    async def salvage_what_waits(self) -> None:
+        """Try again to seal what found no space, once there is some."""
+        async with self._turn:
+            for session in sorted(self._unsealed) if self.known.no_room is None else ():
+                if not await self.salvage(session):
+                    with contextlib.suppress(DataMissing):  # it was discarded
+                        end = partial(Store.end_session, session_id=session, partial=True, why="process ended")
+                        await self.kept(end)
 
     async def seal(self) -> None:
         """Do with each event of a session what is to be done, in their order. Never ends."""

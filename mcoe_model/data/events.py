@@ -110,7 +110,7 @@ class Pairing:
             self._now = max(self._now, int(events["timestamp"][-1]) - 1)
             if self._end is None and not self._frames:
                 since = self._now - OPENING_US
-                while int(self._events[0]["timestamp"][-1]) < since:
+                while self._events and int(self._events[0]["timestamp"][-1]) < since:
                     self._events.popleft()
         return self._closed()
 

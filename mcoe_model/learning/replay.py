@@ -44,7 +44,8 @@ Stratum = tuple[int, str]
 class Exemplar:
     """What is kept of one learned clip. Raises DataInvalid for anything that does not fit.
 
-    ``emotion`` is an index into EMOTIONS, ``lighting`` one of STRATUM_LIGHTINGS, ``day`` the UTC day since 1970.
+    ``emotion`` is an index into EMOTIONS, ``lighting`` one of STRATUM_LIGHTINGS, ``day`` the UTC day since 1970, 0 for
+    one that is not known.
     """
 
     name: str
@@ -136,12 +137,15 @@ class ReplayMemory:
         return replace(self, exemplars=tuple(e for e in self.exemplars if e.name not in names))
 
     def expire(self, today: int, days: int = 180) -> ReplayMemory:
-        """Without what was learned more than ``days`` before ``today`` (UTC days since 1970).
+        """Without what was learned more than ``days`` before ``today`` (UTC days since 1970; 0 if not known).
+
+        What was learned on a day that was not known counts from ``today`` on.
 
         Half a year by default: the light of spring is that of autumn, so that every light comes back within it, and
         what does not come back in that time is hardly worth keeping a wearer's data for.
         """
-        return replace(self, exemplars=tuple(e for e in self.exemplars if e.day >= today - days))
+        dated = (e if e.day or not today else replace(e, day=today) for e in self.exemplars)
+        return replace(self, exemplars=tuple(e for e in dated if e.day >= today - days))
 
     def to_bytes(self) -> bytes:
         """The memory as a safetensors file, to be sealed (`mcoe_model.sealed`). Equal memories give equal bytes."""

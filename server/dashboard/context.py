@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from server.dashboard.access import form_token
@@ -58,10 +57,9 @@ class Dashboard:
         return expert_use(routing) if routing else None
 
     def scores(self, wanted: str | None = None) -> Scored:
-        """What models scored on the wanted evaluation set, else on that of the settings, else on any."""
+        """What models scored on the wanted evaluation set, else on the one that the newest version was scored on."""
         by_set = self.queries.scores()
-        named = (wanted, Path(self.settings.evaluation_set).name, *by_set)
-        chosen = next((name for name in named if name in by_set), None)
+        chosen = next((name for name in (wanted, *by_set) if name in by_set), None)
         return Scored(chosen, tuple(by_set), by_set[chosen] if chosen is not None else {})
 
     def health(self) -> Health:

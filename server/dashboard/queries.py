@@ -66,12 +66,12 @@ class Queries(AttemptQueries, OpeningStore):
             return {client: alias for client, alias in session.execute(query) if alias}
 
     def scores(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """What the experiment's models scored: by evaluation set, then by the model's SHA-256."""
-        mine = select(Model.sha256).where(Model.experiment == self.experiment)
+        """What the experiment's models scored: by evaluation set, that of the newest version first, then by SHA-256."""
+        query = select(Evaluation).join(Model, Model.sha256 == Evaluation.model_sha256)
+        query = query.where(Model.experiment == self.experiment)
         found: dict[str, dict[str, dict[str, Any]]] = {}
         with self._reading() as session:
-            query = select(Evaluation).where(Evaluation.model_sha256.in_(mine)).order_by(Evaluation.evaluation_set)
-            for row in session.scalars(query):
+            for row in session.scalars(query.order_by(Model.version.desc(), Evaluation.evaluation_set)):
                 found.setdefault(row.evaluation_set, {})[row.model_sha256] = row.scores
         return found
 

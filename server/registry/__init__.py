@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from server.registry.fleet import ClientRow, FleetStore
+from server.registry.check_ins import CheckInStore
+from server.registry.clients import ClientRow
 from server.registry.health import HealthStore, day_of
+from server.registry.members import MemberStore
 from server.registry.models import ModelRow, ModelState
 from server.registry.openings import WaitingFor
 from server.registry.privacy import Budget, Forgetting, PendingUpdate, PrivacyStore, Pruned, Receipt
@@ -16,7 +18,7 @@ from server.registry.tables import ABANDONED, CLOSED, OPEN, PUBLISHED
 from server.registry.trials import Trial, TrialStore, TrialSummary
 
 
-class Registry(FleetStore, HealthStore, TrialStore, QuestionStore, PrivacyStore, RefusalStore):
+class Registry(MemberStore, CheckInStore, HealthStore, TrialStore, QuestionStore, PrivacyStore, RefusalStore):
     """One experiment's view of the registry database."""
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from server.registry.clients import enrolled_of
 from server.registry.coarse import coarsen
-from server.registry.fleet import enrolled_of
 from server.registry.models import HELD, RELEASED, ModelState, ModelStore
 from server.registry.openings import OpeningStore
 from server.registry.replies import ReplyStore, statistics_by_client

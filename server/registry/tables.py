@@ -1,7 +1,8 @@
 """The registry's tables.
 
 A client, a model, a round and an event name their experiment, and every other row hangs from one of them, so that two
-experiments can share one registry. Evaluations belong to a model's bytes, whoever uses them. Times are UTC.
+experiments can share one registry. Evaluations belong to a model's bytes, whoever uses them, and a lost key is lost
+everywhere. Times are UTC.
 """
 
 from __future__ import annotations
@@ -60,6 +61,14 @@ class Client(Base):
     token_sha256: Mapped[str | None] = mapped_column(index=True, unique=True)
     token_expires: Mapped[datetime.datetime | None]
     learned_rounds: Mapped[int] = mapped_column(default=0)
+
+
+class LostKey(Base):
+    """The SHA-256 of a key whose device was reported lost. It stays, whoever has the client's id later, or none has."""
+
+    __tablename__ = "lost_keys"
+
+    key_sha256: Mapped[str] = mapped_column(primary_key=True)
 
 
 class ConsentRow(Base):

@@ -16,6 +16,8 @@ from pathlib import Path
 from mcoe_model.errors import McoeError
 
 BIN = Path(sys.executable).parent
+#: A folder that tells of no battery, temperature or network.
+NO_SENSORS = Path(__file__).parent
 #: How many times as long as alone anything may take on a machine that has other things to do.
 BUSY = 3
 
@@ -27,10 +29,15 @@ class ProcessFailed(McoeError):
 def run(program: str, *arguments: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
     """A command to its end. Raises ProcessFailed when it fails, unless that is expected."""
     command = [str(BIN / program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUSY * 120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=BUSY * 120, env=environment())
     if done.returncode != 0 and not fails:
         raise ProcessFailed(f"{' '.join(command)}: {done.stdout}{done.stderr}".strip())
     return done
+
+
+def environment() -> dict[str, str]:
+    """What programs find around them: no sensors, since this machine's battery is no wearable's."""
+    return os.environ | {"PYTHONUNBUFFERED": "1", "MCOE_CLIENT_SYSTEM": str(NO_SENSORS)}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str, every_s: float = 0.2) -> None:
@@ -74,7 +81,7 @@ class Process:
         """Start it, also again."""
         with self.log.open("ab") as output:
             self.popen = subprocess.Popen(
-                self.command, stdout=output, stderr=output, cwd=self.cwd, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+                self.command, stdout=output, stderr=output, cwd=self.cwd, env=environment()
             )
 
     def end(self, signal_number: int = signal.SIGTERM, seconds: float = 120) -> int:

@@ -187,6 +187,13 @@ class StandingWearable:
             raise DataInvalid("0.5 to 30 s")
         return self._put(replace(self._span(span), start_us=start_us, end_us=end_us))
 
+    async def discard_span(self, span: int) -> None:
+        self.calls.append("discard_span")
+        if not any(one.id == span for made in self.sessions.values() for one in made.spans):
+            raise DataMissing("it was discarded")
+        for session, made in self.sessions.items():
+            self.sessions[session] = replace(made, spans=tuple(one for one in made.spans if one.id != span))
+
     async def history(self) -> list[Session]:
         return sorted(self.sessions.values(), key=lambda session: session.started, reverse=True)
 

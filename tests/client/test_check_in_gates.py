@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import logging
 import threading
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +16,8 @@ from typer.testing import CliRunner
 from client.check_in_gates import CheckInGates, CheckInRules
 from client.cli.main import app
 from client.enrolment import ClientPaths
-from client.gates import Network, Sensors, read_network
+from client.gates import Gate, Network, Sensors, read_network
+from client.page.words import Words
 from client.traffic import Traffic
 
 NOON = datetime.datetime(2026, 11, 22, 12, 0)
@@ -90,6 +93,17 @@ def test_hours_may_pass_midnight(tmp_path: Path, hours: tuple[int, int], hour: i
     closed = gates(tmp_path, rules, at=NOON.replace(hour=hour)).closed()
     assert (closed == ()) is is_open
     assert is_open or f"from {hours[0]:02}:00 to {hours[1]:02}:00" in closed[0]
+
+
+def test_every_reason_is_said_in_the_wearers_language_also_when_it_was_copied(tmp_path: Path) -> None:
+    rules = CheckInRules((60, 120), bytes_per_day=1, bytes_per_month=1)
+    made = gates(tmp_path, rules, Sensors(False, 40, 80.4, None), "mobile", recording=True)
+    made.traffic.add(2_000_000)
+    closed = copy.deepcopy(made.closed())
+    assert [why.gate for why in closed] == [*get_args(Gate)] and closed == made.closed()
+    said = [Words("de")(f"gate.{why.gate}", **why.values) for why in closed]
+    assert said[1] == "Der Akku hat 40 %: wartet auf ein Ladegerät oder auf mehr als 40 %."
+    assert "hat 80 Grad" in said[2] and "von 01:00 bis 02:00 Uhr" in said[4] and "(2 MB)" in said[5]
 
 
 def test_bytes_are_counted_by_day_and_month(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 import typer
+from session_times import record
 from typer.core import TyperOption
 from typer.testing import CliRunner
 
@@ -20,11 +23,16 @@ from client.consent_text import read_consent_text
 from client.doctor import Finding
 from client.enrolment import ClientPaths, make_key
 from client.keys import make_keyfile, read_keyfile, unlock
+from client.lesson_book import Clip, LessonBook, Result, ResultFile, clip_name
 from client.only_one import only_one
 from client.page.pairing import Pairing
 from client.page.sticker import SIZE
+from client.sessions import Label, Store
+from client.settings import ClientSettings
 from client.wearers import Wearers
-from mcoe_model.errors import ExitCode
+from mcoe_model.consent import CONSENTS
+from mcoe_model.errors import ExitCode, Locked
+from mcoe_model.learning.replay import Exemplar, ReplayMemory
 from mcoe_model.model_file import Generation, ModelCard, write_model
 
 MEMBERSHIP = 'address = "127.0.0.1:1"\nclient_id = "c1"\nclips = "/clips"\nsubject = "001"\n'
@@ -157,6 +165,55 @@ def enrolled(folder: Path) -> ClientPaths:
     make_key(paths)
     paths.membership.write_text(MEMBERSHIP)
     return paths
+
+
+def test_a_passphrase_is_changed_by_the_old_one_or_the_recovery_key(new: Wearable) -> None:
+    new.run("wearer", "passphrase", code=ExitCode.DATA_MISSING)
+    recovery = new.ask("wearer", "new", "P01", input="correct horse\n")["recovery_key"]
+    path = Wearers(new.folder).paths.device_key
+    key, before = unlock(path, "correct horse"), path.read_bytes()
+    new.run("wearer", "passphrase", code=ExitCode.LOCKED, input="wrong horse\nbattery staple\n")
+    assert "8 characters" in new.run("wearer", "passphrase", code=ExitCode.DATA_INVALID, input="correct horse\nshort\n")
+    assert path.read_bytes() == before
+    for old, passphrase in (("correct horse", "battery staple"), (recovery, "third of three")):
+        assert new.ask("wearer", "passphrase", input=f"{old}\n{passphrase}\n") == {"changed": True}
+        assert unlock(path, passphrase).secret == unlock(path, recovery).secret == key.secret
+    with pytest.raises(Locked):
+        unlock(path, "correct horse")
+    bare = Wearable(new.folder.parent / "bare")
+    bare.ask("wearer", "new", "P01", "--keyfile")
+    assert "no passphrase" in bare.run("wearer", "passphrase", code=ExitCode.DATA_MISSING)
+
+
+@pytest.mark.parametrize("keyfile", [True, False])
+def test_with_a_session_goes_what_was_kept_of_it_to_learn_from(new: Wearable, tmp_path: Path, keyfile: bool) -> None:
+    """Without the key, which a passphrase opens, the memory cannot be looked into."""
+    new.ask("wearer", "new", "P01", *(["--keyfile"] if keyfile else []), input="correct horse\n")
+    paths = Wearers(new.folder).paths
+    key = read_keyfile(paths.device_key) if keyfile else unlock(paths.device_key, "correct horse")
+    sessions = list[str]()
+    with closing(Store(paths.store, paths.recordings, ClientSettings().rules(), key)) as store:
+        store.answer_consents(dict.fromkeys(CONSENTS, True), read_consent_text(None, "en"))
+        for _ in range(5):
+            sessions.append(record(store, tmp_path / "memory", bytes(100)))
+            store.label(store.add_span(sessions[-1], 0, 5_000_000).id, Label("fear"))
+        clips = [clip_name(one.span, one.label_id) for one in store.to_learn().lessons]
+    lessons = key.derive("lessons")
+    book = LessonBook(paths.lessons, lessons, "0a" * 8)
+    for name in clips:
+        book.put(Clip(name, 2, 20_000, {("frame", "any"): np.ones((20, 8), np.float32)}))
+    ends, logits = np.ones((4, 8), np.float16), np.ones(7, np.float32)
+    kept = [Exemplar(name, 2, "unknown", 20_000, ends, logits) for name in clips]
+    book.write_memory(ReplayMemory("0a" * 8).add(kept).to_bytes())
+    ResultFile(paths.lessons, lessons).write(Result("0a" * 8, tuple(clips), "b" * 64, None, "held out", 0, 0.0))
+
+    said = new.ask("sessions", "delete", sessions[0], "--yes")
+    assert said == {"deleted": sessions[0], "remembered": not keyfile}
+    assert book.encoded == {*clips[1:]} and not (paths.lessons / "result.sealed").exists()
+    memory = ReplayMemory.from_bytes(book.read_memory() or b"", generation=None)
+    assert memory.names == tuple(clips[1:] if keyfile else clips)
+    assert "unlocked" in new.run("sessions", "delete", sessions[1], "--yes") or keyfile
+    assert book.encoded == {*clips[2:]}
 
 
 def test_one_who_enrolled_without_a_code_is_not_deleted_unasked(new: Wearable) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from client.cameras.source import parse_device
+from client.consent_text import read_consent_text
 from client.doctor import (
     Finding,
     Premises,
@@ -21,6 +24,7 @@ from client.doctor import (
     examine,
 )
 from client.model_import import import_model
+from client.sessions import Store
 from client.settings import ClientSettings
 from client.wearable.folders import is_memory
 from client.wearable.lifecycle import new_wearer
@@ -141,3 +145,23 @@ def test_the_wearers_side_is_looked_at(premises: Premises, tmp_path: Path) -> No
     running["consents"] = [{"kind": "capture", "version": "older"}]
     assert states(examine(replace(premises, now=running), [check_wearer]))["consent"] == "wrong"
     assert states(examine(replace(premises, folder=tmp_path / "new"), [check_wearer])) == {"key": "wrong"}
+
+
+def test_it_only_looks_at_the_store(premises: Premises) -> None:
+    paths = Wearers(premises.folder).paths
+    with closing(Store(paths.store, paths.recordings, ClientSettings().rules())) as store:
+        store.answer_consents({"capture": True}, read_consent_text(None, "en"))
+
+    def contents() -> dict[str, tuple[bytes, int]]:
+        files = [path for path in premises.folder.rglob("*") if path.is_file()]
+        return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    before = contents()
+    assert states(examine(premises, [check_wearer]))["consent"] == "ok"
+    assert contents() == before
+    with closing(sqlite3.connect(paths.store)) as database, database:
+        database.execute("DELETE FROM alembic_version")  # as before the first schema
+    before = contents()
+    [said] = [one for one in examine(premises, [check_wearer]) if one.check == "consent"]
+    assert (said.state, "earlier version" in said.what) == ("unknown", True)
+    assert contents() == before

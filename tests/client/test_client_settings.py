@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from client.check_in_gates import CheckInRules
+from client.check_in_gates import CheckInGates, CheckInRules
 from client.sessions import PromptRules, RetentionRules
 from client.settings import ClientSettings, load_settings
+from client.traffic import Traffic
 from mcoe_model.errors import SettingsError
 
 
@@ -44,6 +45,18 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     for name in ("check_in_from", "check_in_mb_per_day", "check_in_mb_per_month", "check_in_on_mobile"):
         assert name in told
     assert len(caught.value.faults) == 16
+
+
+def test_the_machines_sensors_are_looked_for_where_it_is_said(tmp_path: Path) -> None:
+    battery = tmp_path / "power_supply" / "BAT0"
+    battery.mkdir(parents=True)
+    for name, text in (("type", "Battery"), ("capacity", "40")):
+        (battery / name).write_text(f"{text}\n")
+    rules = load_settings(tmp_path, {}, {"MCOE_CLIENT_SYSTEM": str(tmp_path)}).check_in_rules
+    [closed] = CheckInGates(rules, Traffic(tmp_path / "traffic.json")).closed()
+    assert closed.gate == "battery"
+    with pytest.raises(SettingsError, match="system is no folder"):
+        load_settings(tmp_path, {"system": str(tmp_path / "nowhere")}, {})
 
 
 def test_check_ins_need_no_settings_and_take_those_that_there_are(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ FEATURES = {("frame", "any"): np.ones((20, 8), np.float32), ("event", "any"): np
 def at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks often, and never learns: it is too hot."""
     monkeypatch.setattr(learning, "LOOK_S", 0.05)
-    monkeypatch.setattr(learning, "read_sensors", lambda: Sensors(True, 80, 90.0, False))
+    monkeypatch.setattr(learning, "read_sensors", lambda system: Sensors(True, 80, 90.0, False))
 
 
 @pytest.fixture

@@ -234,8 +234,29 @@ def test_nothing_of_the_wearers_is_plain(desk: Desk) -> None:
 
 def test_a_round_takes_its_clips_and_old_ones_go_by_themselves(desk: Desk) -> None:
     desk.do(desk.task("1-101", "2-102", "3-103"), new(1, 0), new(2, 1), replace(new(3, 1), day=10))
-    desk.book.take(("1-101",), today=20_000)
+    desk.book.take(("1-101",))
+    assert desk.book.waiting == ("2-102", "3-103")
+    desk.book.expire(20_000)
     assert desk.book.waiting == ("2-102",)
+
+
+def test_what_a_wrong_clock_dated_counts_from_the_day_that_it_is_right(desk: Desk) -> None:
+    lessons, stand = desk.folder / "lessons", ("1-101", "2-102")
+    desk.do(replace(desk.task(*stand), day=0), replace(new(1, 0), day=0), new(2, 1))
+    result = desk.result
+    assert result is not None
+    desk.book.write_memory(result.memory)
+
+    def left(today: int) -> tuple[int, int]:
+        """Clips that wait, and windows in the memory."""
+        keep_lessons(lessons, KEY, stand, today)
+        memory = ReplayMemory.from_bytes(desk.book.read_memory() or b"", generation=desk.generation)
+        return len(desk.book.waiting), len(memory.names)
+
+    assert left(0) == left(20_010) == left(20_059) == (2, 2)
+    assert left(20_060) == left(0) == left(20_070) == (1, 2), "the second was recorded on day 19 999"
+    assert left(20_071) == left(20_190) == (0, 2)
+    assert left(20_191) == (0, 0)
 
 
 def test_what_is_too_old_goes_although_no_round_asks(desk: Desk) -> None:

@@ -33,6 +33,7 @@ from client.wearers import Wearers
 from mcoe_model.errors import ConsentMissing, EnrolmentRefused, ExitCode, OutputExists, ServerUnreachable
 from mcoe_model.signed_request import sign
 from server.certificates import begin_rotation, finish_rotation
+from simulations.fleet.processes import NO_SENSORS
 
 TEXT = read_consent_text(None, "en")
 ALL = ("capture", "labels", "learning", "updates", "export")
@@ -43,6 +44,12 @@ def front(tmp_path: Path) -> Iterator[RealFront]:
     made = RealFront(tmp_path / "server")
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def no_sensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's battery closes no gate."""
+    monkeypatch.setenv("MCOE_CLIENT_SYSTEM", str(NO_SENSORS))
 
 
 @pytest.fixture
@@ -483,9 +490,10 @@ def test_who_was_revoked_is_told_so_in_one_line_and_comes_back_by_an_invitation(
     assert states(front) == {"w1": "enrolled"} and "has ended" not in command(folder, "status")
 
 
-def test_who_was_revoked_reads_it_on_the_page(
+def test_who_was_revoked_reads_it_on_the_page_and_joins_again_there(
     folder: Path, front: RealFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    real = join
     monkeypatch.setattr("client.fleet.signal.signal", lambda *_: None)  # no other thread may
 
     async def scene(wearable: Wearable) -> None:
@@ -496,9 +504,21 @@ def test_who_was_revoked_reads_it_on_the_page(
             paths = wearable.paths
             assert paths is not None
             with pytest.raises(EnrolmentRefused):
-                await asyncio.to_thread(run_fleet, paths, CheckInRules(), Keys(b"o" * 32, b"l" * 32))
+                await asyncio.to_thread(run_fleet, paths, CheckInRules(system=NO_SENSORS), Keys(b"o" * 32, b"l" * 32))
+            told, key = wearable.check_ins(), paths.key.read_bytes()
+            assert told is not None and "the operator has ended this wearable's part" in told.turned_away
+            await wearable.look()
+
+            def alone(*given: Any, **named: Any) -> Membership:
+                assert wearable._fleet_arguments() is None, "what has the old key does not run meanwhile"
+                return real(*given, **named)
+
+            monkeypatch.setattr("client.wearable.lifecycle.join", alone)
+            assert wearable._fleet_arguments() is not None
+            await wearable.join(front.invite("w1"))
+            assert wearable._fleet_arguments() is not None and paths.key.read_bytes() != key
         told = wearable.check_ins()
-        assert told is not None and "the operator has ended this wearable's part" in told.closed[0]
+        assert told is not None and told.turned_away == "" and states(front) == {"w1": "enrolled"}
 
     worn_by(folder, scene, ("learning", "updates"))
 
@@ -522,7 +542,7 @@ def test_a_wearable_that_is_told_that_it_is_lost_locks_once_and_deletes_nothing(
             assert (await wearable.status()).enrolled
             front.registry.revoke("w1", lost=True)
             with pytest.raises(ReportedLost):
-                await asyncio.to_thread(run_fleet, paths, CheckInRules(), Keys(b"o" * 32, b"l" * 32))
+                await asyncio.to_thread(run_fleet, paths, CheckInRules(system=NO_SENSORS), Keys(b"o" * 32, b"l" * 32))
             before = contents(paths.recordings.parent)
             await wearable.look_whether_lost()
             status = await wearable.status()

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from standing_wearable import PASSPHRASE, RECOVERY, StandingWearable, now
 
+from client.gates import RECORDING
 from client.leaving import Goodbye
 from client.page.app import make_page
 from client.page.pairing import Pairing
@@ -233,6 +234,17 @@ def test_the_models_guess_is_told_after_the_wearer_chose(opened: TestClient, wea
     assert (trimmed["start_us"], trimmed["end_us"]) == (10**6, 3 * 10**6)
 
 
+def test_a_part_is_discarded_once_and_the_recording_stays(opened: TestClient, wearable: StandingWearable) -> None:
+    wearable.add("s0", 15)
+    assert 'id="discard-part"' in opened.get("/label/s0").text
+    for _ in range(2):  # the second is the same form, delivered again
+        assert post(opened, "/api/spans/discard", {"span": 1}, "d" * 16).status_code == 200
+    assert wearable.calls.count("discard_span") == 1
+    left = opened.get("/label/s0", headers={"Accept-Language": "de"}).text
+    assert 'id="discard-part"' not in left and "Diese Aufnahme verwerfen" in left
+    assert post(opened, "/api/spans/discard", {"span": 1}).json()["fault"] == "DataMissing"
+
+
 def test_pictures_go_to_the_phone_and_nowhere_else(opened: TestClient, wearable: StandingWearable) -> None:
     wearable.add("s0", 15)
     answer = opened.get("/api/replay/s0?from_us=1000000&to_us=2000000")
@@ -374,9 +386,9 @@ def test_what_it_learned_is_shown(opened: TestClient, wearable: StandingWearable
     wearable.change(learning=Learning("nothing", 0, (), last))
     text = opened.get("/live").text
     assert "learned last: 12" in text and "it recognises 14, before 9" in text and "Nothing yet" not in text
-    wearable.change(learning=Learning("paused", 3, ("a recording runs",), last))
+    wearable.change(learning=Learning("paused", 3, (RECORDING,), last))
     text = opened.get("/live").text
-    assert "stands still" in text and "a recording runs" in text and "it recognises 14" in text
+    assert "stands still" in text and "Waits until the recording has ended" in text and "it recognises 14" in text
     assert "their pictures are gone" not in text
     wearable.change(learning=Learning("nothing", 0, (), last, lost=7))
     assert "their pictures are gone: 7" in opened.get("/live").text
@@ -448,17 +460,29 @@ def test_a_wearable_that_was_reported_lost_says_so_and_how_it_comes_back(
     assert "verloren" in said and '<form id="join">' in said
 
 
+@pytest.mark.parametrize(("language", "words"), [("en", "no longer takes"), ("de", "nicht mehr als Mitglied")])
+def test_a_member_that_the_server_takes_no_longer_joins_anew(
+    opened: TestClient, wearable: StandingWearable, language: str, words: str
+) -> None:
+    wearable.change(enrolled=True, check_ins=CheckIns(0, 0, turned_away="the operator has ended it"))
+    said = opened.get("/privacy", headers={"Accept-Language": language}).text
+    assert words in said and "the operator has ended it" in said
+    assert '<form id="join">' in said and 'id="member"' not in said
+
+
 def test_the_privacy_screen_says_what_waits_for_the_fleet_and_why(
     opened: TestClient, wearable: StandingWearable
 ) -> None:
     assert 'id="waits"' not in opened.get("/privacy").text
-    wearable.change(enrolled=True, check_ins=CheckIns(2, 31, ("a recording runs",)))
+    wearable.change(enrolled=True, check_ins=CheckIns(2, 31, (RECORDING,)))
     said = opened.get("/privacy").text
-    assert "2 results, 31 labelled parts" in said and "a recording runs" in said
+    assert "2 results, 31 labelled parts" in said and "Waits until the recording has ended." in said
+    german = opened.get("/privacy", headers={"Accept-Language": "de"}).text
+    assert "Wartet, bis die Aufnahme beendet ist." in german and "recording has" not in german
     due = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
     wearable.change(check_ins=CheckIns(0, 0, (), due))
     said = opened.get("/privacy").text
-    assert "a recording runs" not in said and "Shares again at" in said
+    assert "Waits until" not in said and "Shares again at" in said
 
 
 @pytest.mark.parametrize(

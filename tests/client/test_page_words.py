@@ -11,6 +11,7 @@ import pytest
 
 import mcoe_model.errors
 from client.consent_text import LANGUAGES
+from client.gates import Gate
 from client.page.pairing import PairingRefused
 from client.page.wearable_protocol import OTHER, SKIP, Check, LearningState, Refusal
 from client.page.words import Words, chosen_language, texts
@@ -27,6 +28,7 @@ COMPOSED = {
     *(f"refusal.{reason}" for reason in get_args(Refusal) if reason != "recording"),
     *(f"fit.js.{check}" for check in get_args(Check)),
     *(f"learning.{state}" for state in get_args(LearningState)),
+    *(f"gate.{gate}" for gate in get_args(Gate)),
     *(f"fit.{slider}" for slider in ("rotation", "side", "x", "y")),
 }
 

@@ -85,6 +85,17 @@ def test_a_closed_gate_lets_it_leave_and_keeps_it_away_whatever_the_server_wants
     assert not made.may_sleep(10 * SENT_S)
 
 
+def test_before_the_server_was_reached_only_a_closed_gate_ends_the_attempt(outbox: Outbox) -> None:
+    told, closed = ToldFile(outbox.folder.parent / "told.json"), list[str]()
+    told.hear(News(next_check_in_s=5000.0))
+    made = Radio(told, outbox, lambda: closed)
+    keep(outbox, FIRST)
+    outbox.sent.add(FIRST)
+    assert not made.may_sleep(None)
+    closed.append("a recording runs")
+    assert made.may_sleep(None)
+
+
 def test_new_clips_wake_it_after_a_rest_and_those_it_had_do_not(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

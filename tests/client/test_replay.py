@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from client.ring import SHARED_MEMORY, Arrived
 from client.segment_files import PlainSegment
 from mcoe_model.data.events import Pair, Pairing
 from mcoe_model.data.geometry import Geometry
-from mcoe_model.errors import DataInvalid
+from mcoe_model.errors import DataInvalid, McoeError
 
 GEOMETRY = Geometry(x=40, y=20, side=200, rotation=7.0, eye="left")
 ALL_US = 1 << 62
@@ -109,6 +110,29 @@ def test_a_damaged_segment_is_refused_and_nothing_is_left(tmp_path: Path) -> Non
     assert len(replayed([whole])) > 10
 
 
+def test_a_process_that_was_ended_says_nothing_of_the_segments(tmp_path: Path) -> None:
+    """Else a recording of which a preview or a lesson was killed, as where memory is full, would count as damaged."""
+    segments = recorded(tmp_path, 0.5, cut_every=10)
+
+    def ended() -> Iterator[bytes]:
+        yield segments[0]
+        [reads] = reading()
+        os.kill(reads, signal.SIGKILL)
+        yield from segments[1:]
+
+    for ask in (lambda given: pairs(given, GEOMETRY, 0, ALL_US), content):
+        with pytest.raises(McoeError, match="try again") as caught:
+            asyncio.run(ask(ended()))
+        assert not isinstance(caught.value, DataInvalid) and reading() == []
+    assert len(replayed(segments)) > 10
+
+
+def reading() -> list[int]:
+    """The processes of this one that read segments."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [int(child) for child in children if b"replay_process" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 def test_no_change_to_a_segment_brings_this_process_down_or_makes_pictures_that_cannot_be(tmp_path: Path) -> None:
     """Bytes anywhere are changed. What cannot be read is refused; what can be has the shape of pictures."""
     (whole,) = recorded(tmp_path, 0.3, cut_every=1000)
@@ -153,9 +177,7 @@ def test_what_cannot_be_decrypted_is_said_as_such_and_no_process_is_left(tmp_pat
         return 0
 
     assert asyncio.run(stopped_early()) > 0
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    names = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
-    assert not [name for name in names if b"replay_process" in name]
+    assert reading() == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user; else every test shows it")

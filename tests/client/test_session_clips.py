@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from toy_store import ToyStore, base, payload, task
 
 from client.assess import assess
 from client.enrolment import ClientPaths
+from client.kept import kept_clips
 from client.learner import check_in, learn
-from client.lesson_book import Clip, LessonBook
+from client.lesson_book import Clip, LessonBook, forget_generation, generations, keep_lessons
 from client.outbox import Outbox
-from client.session_clips import SessionClips
+from client.session_clips import SessionClips, take_clips
 from mcoe_model.errors import DataMissing
 from mcoe_model.learning.replay import UNKNOWN_LIGHTING, ReplayMemory
 from mcoe_model.learning.replay_samples import exemplars_of
@@ -50,7 +52,7 @@ def store(paths: ClientPaths, book: LessonBook) -> SessionClips:
 
 def test_clips_are_in_one_accepted_update(paths: ClientPaths, book: LessonBook, store: SessionClips) -> None:
     learned_names = tuple(name for name in HERE if name not in ("4-54", "9-59"))
-    outbox = Outbox(paths.outbox, KEY, lambda learned: book.take(learned.clips, today=20_000))
+    outbox = Outbox(paths.outbox, KEY, lambda learned: book.take(learned.clips))
     assert store.clip_names() == learned_names and check_in(store).examples == 8
     learned = learn(store, task(), Payload.of(payload()))
     assert (learned.clips, learned.report.examples) == (learned_names, 8)
@@ -67,11 +69,37 @@ def test_clips_are_in_one_accepted_update(paths: ClientPaths, book: LessonBook, 
 def test_a_dropped_update_leaves_its_clips_for_the_next(
     paths: ClientPaths, book: LessonBook, store: SessionClips
 ) -> None:
-    outbox = Outbox(paths.outbox, KEY, lambda learned: book.take(learned.clips, today=20_000))
+    outbox = Outbox(paths.outbox, KEY, lambda learned: book.take(learned.clips))
     learned = learn(store, task(), Payload.of(payload()))
     outbox.put(learned)
     outbox.hear(News(dropped=(learned.meta.update_id,)))
     assert store.clip_names() == learned.clips and outbox.ids() == ()
+
+
+def test_what_a_round_had_is_in_no_other_one_of_its_generation_although_it_is_learned_here_anew(
+    paths: ClientPaths, book: LessonBook, store: SessionClips
+) -> None:
+    """A wearable goes on with another generation, and comes back: then the lesson book begins anew."""
+    learned, others = learn(store, task(), Payload.of(payload())), LessonBook(paths.lessons, KEY, "0a" * 8)
+    clips = {clip.name: clip for clip in book.clips(HERE)}
+    others.put(clips["1-51"])
+    take_clips(paths, KEY, learned)
+    assert book.waiting == () and others.waiting == ("1-51",), "it is taken in the update's generation alone"
+    for generation in generations(paths.lessons):
+        forget_generation(paths.lessons, generation)
+    for clip in (*clips.values(), replace(clips["1-51"], name="1-99")):
+        book.put(clip)
+    assert book.waiting == ("1-99",), "another label is another clip"
+    assert {clip.name for clip in book.clips(HERE)} == set(HERE) - {"1-51"} and kept_clips(paths.lessons) == 1
+    for name, clip in clips.items():
+        others.put(clip)
+        assert name in (*others.waiting, *others.held_out), "the other generation's rounds have not had it"
+    book.forget_again()
+    assert [clip.name for clip in book.clips(HERE)] == ["4-54", "9-59"]
+    keep_lessons(paths.lessons, KEY, HERE[1:], 20_000)
+    for clip in clips.values():
+        book.put(clip)
+    assert book.waiting == ("1-51",), "of what does not stand nothing is remembered"
 
 
 def test_earlier_clips_are_replayed_and_not_counted(book: LessonBook, store: SessionClips) -> None:

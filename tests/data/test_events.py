@@ -176,3 +176,12 @@ def test_what_waits_for_a_first_frame_is_bounded_and_changes_no_picture() -> Non
             pairs += pairing.add_events(portion(number))
     assert len(found) == len(expected) >= 3
     assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_events_that_come_long_after_their_time_was_over_open_no_window_and_do_no_harm() -> None:
+    """Of a machine that has too much to do, say; before the first frame they are too old for any window."""
+    pairing = Pairing(GEOMETRY)
+    assert pairing.reach(10 * OPENING_US) == []
+    assert pairing.add_events(events((OPENING_US, 0, 0, 1))) == []
+    assert pairing.add_frame(frame(10 * OPENING_US)) == []
+    assert pairing.add_events(events((10 * OPENING_US + 1, 0, 0, 1))) == []

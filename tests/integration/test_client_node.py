@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +14,14 @@ import pytest
 from bare_link import Link
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.superlink.grid import http_grid
 from real_fleet import Process, wait_for
 
+from client.node import Connection, Node
+from client.outbox import Outbox
+from client.radio import Radio
+from client.told import ToldFile
 from server.superlink.run import RunGrid
 
 CLIENT = """
@@ -110,3 +117,33 @@ def test_a_task_that_is_there_before_its_message_is_answered(link: Link, tmp_pat
         there = online(grid)
         for said in (b"first", b"second"):
             assert answer(grid, send(grid, there, said), seconds=120) == said
+
+
+def test_a_gate_that_closes_ends_the_attempt_to_reach_a_server_that_does_not_answer(
+    link: Link, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mcoe")
+    (tmp_path / "key").write_bytes(link.keys["a"].private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    closed, stopped = ["a recording runs"], threading.Event()
+    radio = Radio(ToldFile(tmp_path / "told.json"), Outbox(tmp_path / "outbox", bytes(32)), lambda: closed)
+    nowhere = Connection("127.0.0.1:1", link.paths.certificates / "ca.crt", tmp_path / "key", tmp_path)
+
+    def started() -> list[int]:
+        return [one.args[0] for one in caplog.records if one.msg.startswith("SuperNode started")]
+
+    def sleeps() -> int:
+        return sum(one.getMessage().startswith("not reached; again in") for one in caplog.records)
+
+    runs = threading.Thread(target=Node(nowhere, ClientApp(), stopped, radio=radio).run)
+    runs.start()
+    try:
+        wait_for(lambda: sleeps() == 1, 60, "a wearable that waits")
+        assert not started(), "nothing is tried before the gate opens"
+        closed.clear()
+        wait_for(lambda: len(started()) == 1, 60, "an attempt")
+        closed.append("a recording runs")
+        wait_for(lambda: sleeps() == 2, 60, "its end")
+        assert len(started()) == 1 and not Path(f"/proc/{started()[0]}").exists()
+    finally:
+        stopped.set()
+        runs.join()

@@ -175,6 +175,10 @@ def test_a_part_of_a_long_recording_is_chosen_and_labelled(walk: Walk) -> None:
     phone.press("#answer > .primary")
     phone.until(lambda: phone.text("#guess-said") == "Saved: Skip")
     assert wearable.sessions["s2"].spans[0].label == "skip"
+    phone.press("#discard-part")
+    phone.press("#sure-yes")
+    phone.until(lambda: phone.path == "/label/s2")
+    assert wearable.sessions["s2"].spans == ()
 
 
 def test_a_form_that_the_wearable_fails_at_does_not_hold_up_the_next(

@@ -316,6 +316,9 @@ def test_accuracy_is_what_the_evaluations_say(told: Fleet) -> None:
     other = rows(told.get("/models?evaluation_set=other"))
     assert next(row for row in other if row[0] == "1")[3:5] == ["–", "87.5"]
     assert told.api("models")[2]["war"] == 0.7
+    told.registry.record_evaluation(told.registry.models()[-1].sha256, "a newer study", {"war": 0.25})
+    told.registry.record_evaluation(told.registry.models()[0].sha256, "an older study", {"war": 0.75})
+    assert "Scored on a newer study" in words(told.get("/models"))
 
 
 def test_states_of_versions_are_shown(told: Fleet) -> None:

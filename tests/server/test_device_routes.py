@@ -158,3 +158,19 @@ def test_a_wearable_that_was_reported_lost_is_told_so_and_may_not_ask_to_be_let_
     stranger = ec.generate_private_key(ec.SECP384R1())
     wearer.key = stranger
     assert wearer.ask("GET", "model")[0] == 403
+
+
+def test_a_lost_wearable_is_told_so_also_when_another_has_its_id(wearer: Wearer) -> None:
+    lost, found = wearer.key, ec.generate_private_key(ec.SECP384R1())
+    wearer.registry.revoke("a", lost=True)
+    wearer.registry.invite("a", "hash", utc_now() + datetime.timedelta(hours=1))
+    assert wearer.ask("GET", "model")[0] == 410
+    wearer.registry.enrol("hash", public_pem(found), None)
+    assert wearer.ask("GET", "model")[0] == 410
+    wearer.key = found
+    assert wearer.ask("GET", "model")[0] == 200
+    wearer.fleet.forget("a")
+    wearer.key = lost
+    assert wearer.ask("GET", "model")[0] == 410
+    for way in ("withdraw", "forget"):
+        assert wearer.ask("POST", way)[0] == 403

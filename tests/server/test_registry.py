@@ -107,6 +107,23 @@ class RegistryContract:
             connection.execute(sa.text("DELETE FROM clients WHERE id = 'a'"))
         registry.engine.dispose()
 
+    def test_who_was_reported_lost_in_an_earlier_schema_stays_lost(self, url: str) -> None:
+        engine = connect(url)
+        command.upgrade(migration_config(engine), "0008")
+        insert = sa.text(
+            "INSERT INTO clients (id, experiment, state, public_key, learned_rounds)"
+            " VALUES (:id, 'contract', :state, :key, 0)"
+        )
+        with engine.begin() as connection:
+            for client, state, key in (("a", "lost", "KEY"), ("b", "lost", None), ("c", "revoked", "OTHER")):
+                connection.execute(insert, {"id": client, "state": state, "key": key})
+        engine.dispose()
+        registry = Registry(open_database(url), "contract")
+        for client in "abc":
+            registry.forget(client)
+        assert (registry.ended("KEY"), registry.ended("OTHER")) == ("lost", None)
+        registry.engine.dispose()
+
     def test_settings_without_a_bound_are_stored(self, registry: Registry) -> None:
         settings = {"clip": math.inf, "nested": [{"low": -math.inf}, 1.5], "text": "inf"}
         registry.open_round(BASE, ("a",), settings, None)

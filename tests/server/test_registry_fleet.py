@@ -109,6 +109,34 @@ def test_a_key_or_node_that_is_enrolled_already_is_refused_and_the_token_stays(
     assert registry.enrol("token", "fresh PEM", 3) == "b"
 
 
+def test_a_lost_key_stays_lost_whatever_becomes_of_its_client(registry: Registry) -> None:
+    registry.add_client("a", "PEM", 1)
+    registry.invite("b", "not used", utc_now() + HOUR)
+    registry.revoke("b", lost=True)  # it has no key yet
+    registry.revoke("a", lost=True)
+    other = Registry(registry.engine, "other")
+
+    def lost() -> list[str | None]:
+        with pytest.raises(EnrolmentRefused, match="reported lost"):
+            other.add_client("c", "PEM", 1)
+        return [registry.ended("PEM"), other.ended("PEM"), registry.ended("new PEM")]
+
+    assert lost() == ["lost", "lost", None]
+    registry.invite("a", "token", utc_now() + HOUR)
+    assert lost() == ["lost", "lost", None]
+    with pytest.raises(EnrolmentRefused, match="reported lost"):
+        registry.enrol("token", "PEM", 1)
+    assert registry.enrol("token", "new PEM", 2) == "a"
+    assert lost() == ["lost", "lost", None]
+    registry.revoke("a")
+    assert lost() == ["lost", "lost", "revoked"]
+    registry.revoke("a", lost=True)
+    assert lost() == ["lost", "lost", "lost"]
+    registry.forget("a")
+    assert lost() == ["lost", "lost", "lost"]
+    assert [row.id for row in registry.clients()] == ["b"] and other.clients() == []
+
+
 def test_consents_are_kept_by_kind_and_version_until_they_are_withdrawn(registry: Registry) -> None:
     given = datetime.datetime(2026, 11, 21, 9, tzinfo=datetime.UTC)
     both = [Consent("updates", "2", given), Consent("learning", "2", given)]

@@ -116,3 +116,9 @@ does(discard, "click", async () => {
   await send("/api/sessions/discard", { session });
   location.assign("/history");
 });
+const discardPart = find("#discard-part");
+does(discardPart, "click", async () => {
+  if (!(await sure(discardPart.dataset.question))) return;
+  await send("/api/spans/discard", { span });
+  location.assign(`/label/${encodeURIComponent(session)}`);
+});
