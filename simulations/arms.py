@@ -116,6 +116,7 @@ def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], progress: Prog
         recipe.training,
         train_mode="full",
         optimiser=recipe.optimiser,
+        decay=recipe.decay,
         keys=(scene.settings.seed, arm),
         checkpoint=Checkpoint(scene.paths.checkpoint(arm)),
         progress=progress,

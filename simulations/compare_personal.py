@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run_fold(settings: SimulationSettings, folder: Path, crew: Crew, display: Display) -> dict[str, dict[str, Floats]]:
     """Client -> model -> (n,) how often each clip of the later sessions is recognised."""
     with display.within(f"fold {settings.fold},"):
-        run_base(settings, folder / "base", crew, display, upper=False)
+        run_base(settings, folder / "base", crew, display)
     for name, changed in RUNS.items():
         if not Paths(folder / name).run.exists():
             begin_variant(folder / "base", folder / name, **changed)

@@ -195,7 +195,7 @@ def train_fold(folder: Path, number: int, progress: Progress = silent) -> None:
     checkpoint = Checkpoint(paths.checkpoint(number))
     fine_tune(
         model, some(learned), settings.recipe, train_mode="full", keys=keys,
-        checkpoint=checkpoint, progress=progress, on_epoch=keep,
+        decay=settings.config.published_recipe.decay, checkpoint=checkpoint, progress=progress, on_epoch=keep,
     )  # fmt: skip
 
 

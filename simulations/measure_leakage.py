@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _attack(settings: SimulationSettings, folder: Path, crew: Crew, display: Display) -> dict[str, Any]:
     """Attacker -> hits and errors on every victim of one run, and whose clients those are."""
-    run_base(settings, folder, crew, display, upper=False)
+    run_base(settings, folder, crew, display)
     run_rounds(crew, folder, display)
     scene = open_scene(folder)
     models = [Paths(folder).base, *published(folder).values()][: max(SEEN)]

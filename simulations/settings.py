@@ -68,7 +68,7 @@ class SimulationSettings:
     batch_size: int = _setting(8, "batch size on a client")
     lr: float = _setting(1e-3, "learning rate on a client")
     grid: str = _setting("", "learning rates to try in place of --lr, such as 3e-4,1e-3,3e-3; each arm takes its best")
-    schedule: Schedule = _setting("step", "constant, step (x 0.94 a round), slow-step (x 0.9 every 40) or cosine")
+    schedule: Schedule = _setting("step", "learning rate over the rounds: constant, step (x 0.94 a round) or cosine")
     train: TrainMode = _setting("full", "head (frozen backbones, cached features) or full")
     rule: str = _setting("weighted-mean", f"aggregation rule: {', '.join(SIMULATED_RULES)}")
     router: RouterMode = _setting("averaged", f"what becomes of the router: {', '.join(ROUTER_MODES)}")

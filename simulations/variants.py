@@ -12,9 +12,9 @@ from typing import Any
 
 from mcoe_model.errors import OutputExists
 from mcoe_model.files import read_json, write_json
-from simulations.arms import CENTRALISED, train_base, train_centralised
+from simulations.arms import train_base
 from simulations.console import Crew, Display
-from simulations.experiment import begin, evaluate_all, prepare, published, run_rounds
+from simulations.experiment import begin, prepare
 from simulations.parts import make_parts
 from simulations.provenance import new_run
 from simulations.scene import Paths, open_scene
@@ -41,31 +41,10 @@ def begin_variant(prepared: Path, folder: Path, **changed: Any) -> None:
     write_json(Paths(folder).run, read_json(scene.paths.run) | {"settings": asdict(settings)})
 
 
-def run_base(settings: SimulationSettings, folder: Path, crew: Crew, display: Display, *, upper: bool = True) -> None:
-    """What all variants share: data, parts and base; with ``upper``, centralised training from it, both evaluated."""
+def run_base(settings: SimulationSettings, folder: Path, crew: Crew, display: Display) -> None:
+    """What all variants share: data, parts and base."""
     if not Paths(folder).run.exists():
         begin(settings, folder)
     prepare(settings, folder, display)
     if not Paths(folder).base.exists():
         crew.start("base model", train_base, folder).result()
-    if not upper:
-        return
-    jobs = [
-        crew.start(f"{arm.replace('-', ' ')} (upper line)", train_centralised, folder, arm)
-        for arm in CENTRALISED
-        if not Paths(folder).arm(arm).exists()
-    ]
-    for job in jobs:
-        job.result()
-    wanted = [(arm, "validation", Paths(folder).arm(arm)) for arm in CENTRALISED]
-    tested = [(arm, "test", Paths(folder).arm(arm)) for arm in ("base", *CENTRALISED)]
-    evaluate_all(crew, folder, "evaluate base and upper line", wanted + tested)
-
-
-def run_variant(prepared: Path, folder: Path, changed: dict[str, Any], crew: Crew, display: Display) -> None:
-    """The rounds of a variant, and what its last model says of the test part."""
-    if not Paths(folder).run.exists():
-        begin_variant(prepared, folder, **changed)
-    run_rounds(crew, folder, display)
-    last = f"round-{open_scene(folder).settings.rounds}"
-    evaluate_all(crew, folder, "evaluate on test", [(last, "test", published(folder)[last])])

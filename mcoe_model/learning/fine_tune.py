@@ -25,7 +25,7 @@ from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.method import Batch, ContinualMethod
 from mcoe_model.learning.samples import Samples
-from mcoe_model.learning.settings import FineTuneSettings, Optimiser, rate_factor
+from mcoe_model.learning.settings import Decay, FineTuneSettings, Optimiser, rate_factor
 from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import Network, Routing
 from mcoe_model.progress import Progress, silent
@@ -67,6 +67,7 @@ def fine_tune(
     expert_load: Sequence[float] = (),
     method: ContinualMethod | None = None,
     optimiser: Optimiser = "adamw",
+    decay: Decay = Decay(),  # noqa: B008 (it cannot be changed)
     checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -106,7 +107,8 @@ def fine_tune(
             for step, (positions, windows, generator) in enumerate(batches):
                 share = (epoch * steps + step) / (settings.epochs * steps)
                 for group in descent.param_groups:
-                    group["lr"] = settings.learning_rate * rate_factor(settings.schedule, share=share, step=epoch)
+                    factor = rate_factor(settings.schedule, share=share, step=epoch, decay=decay)
+                    group["lr"] = settings.learning_rate * factor
                 with torch.set_grad_enabled(train_mode == "full"):
                     features = samples.head_inputs(model, positions, windows, generator)
                 logits, routing = model.classify(features)  # (B, 7)

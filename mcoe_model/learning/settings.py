@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from mcoe_model.errors import SettingsError
 
-Schedule = Literal["constant", "step", "slow-step", "cosine"]
+Schedule = Literal["constant", "step", "cosine"]
 BatchNorm = Literal["frozen", "running"]
 Optimiser = Literal["adamw", "sgd"]
 ReplayMethod = Literal["none", "replay", "der++"]
 
 
-def rate_factor(schedule: Schedule, *, share: float, step: int) -> float:
+class Decay(NamedTuple):
+    """What ``step`` does: multiply by ``factor`` after every so many epochs. The default is MCO-E Net's."""
+
+    factor: float = 0.94
+    epochs: int = 1
+
+
+def rate_factor(schedule: Schedule, *, share: float, step: int, decay: Decay = Decay()) -> float:  # noqa: B008
     """The factor on the learning rate after this share (0..1) of a run, in its epoch or round ``step`` from 0."""
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * share))
-    if schedule == "slow-step":
-        return float(0.9 ** (step // 40))
-    return float(0.94**step) if schedule == "step" else 1.0
+    return float(decay.factor ** (step // decay.epochs)) if schedule == "step" else 1.0
 
 
 @dataclass(frozen=True)
 class FineTuneSettings:
     """One training run over a set of clips. The defaults are a wearable's: a few epochs, a constant learning rate.
 
-    - ``schedule``: ``constant``; ``step`` multiplies by 0.94 after every epoch, ``slow-step`` by 0.9 after every 40, as
-      published for MCO-E Net and for CMFNet; ``cosine`` falls to zero.
+    - ``schedule``: ``constant``; ``step`` multiplies by 0.94 after every epoch, as published for MCO-E Net; ``cosine``
+      falls to zero.
     - ``batch_norm``: ``frozen`` keeps the base model's statistics, ``running`` learns them (training from scratch).
     - ``balance``: weight of the load-balancing term over experts; the publication has none.
     - ``augment``: shift, brightness and event drop; only pictures can be augmented, cached features cannot.
@@ -73,10 +78,12 @@ class Recipe:
     """How a model is trained from scratch, centrally: the settings, and what a task for a client cannot say.
 
     - ``optimiser``: ``adamw``, with which clients always learn; ``sgd`` with momentum 0.9.
+    - ``decay``: what the schedule ``step`` does here.
     """
 
     training: FineTuneSettings
     optimiser: Optimiser = "adamw"
+    decay: Decay = Decay()  # noqa: RUF009 (it cannot be changed)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy, leaky_relu, max_pool1d, max_pool3
 
 from mcoe_model.data.sampling import EvenlySpaced
 from mcoe_model.errors import ModelInvalid, SettingsError
-from mcoe_model.learning.settings import FineTuneSettings, Recipe
+from mcoe_model.learning.settings import Decay, FineTuneSettings, Recipe
 from mcoe_model.names import EMOTIONS
 from mcoe_model.networks.hce_moe import Routing
 from mcoe_model.networks.network import Features, Network, not_routed
@@ -68,7 +68,7 @@ class CmfnetConfig:
     @property
     def published_recipe(self) -> Recipe:
         """As the released code trains."""
-        return Recipe(FineTuneSettings(200, 8, 1e-3, 0.0, schedule="slow-step", balance=0.0))
+        return Recipe(FineTuneSettings(200, 8, 1e-3, 0.0, schedule="step", balance=0.0), decay=Decay(0.9, 40))
 
     @property
     def recipe(self) -> Recipe:

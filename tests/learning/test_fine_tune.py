@@ -11,7 +11,7 @@ from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.evaluate import evaluate
 from mcoe_model.learning.fine_tune import Epoch, fine_tune, measure
 from mcoe_model.learning.samples import FeatureSamples, PictureSamples, encode_clips, measure_normalisation
-from mcoe_model.learning.settings import FineTuneSettings, rate_factor
+from mcoe_model.learning.settings import Decay, FineTuneSettings, rate_factor
 from mcoe_model.learning.weights import tensors_of
 from mcoe_model.networks import build
 from mcoe_model.networks.cmfnet import CmfnetConfig
@@ -165,6 +165,6 @@ def test_a_model_of_whole_clips_learns_by_the_same_loop(samples):
     assert said.logits.shape == (len(samples.names), 7) and said.probability.tolist() == [1.0] * len(samples.names)
 
 
-def test_the_slow_step_falls_every_forty_epochs():
-    factors = [rate_factor("slow-step", share=0.0, step=epoch) for epoch in (0, 39, 40, 199)]
+def test_a_recipe_says_how_its_rate_falls_in_steps():
+    factors = [rate_factor("step", share=0.0, step=epoch, decay=Decay(0.9, 40)) for epoch in (0, 39, 40, 199)]
     assert factors == pytest.approx([1, 1, 0.9, 0.9**4])
