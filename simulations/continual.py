@@ -36,7 +36,8 @@ def main(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; a new one, or one to finish.")],
     stream: Annotated[str, typer.Option(help=f"What comes one after another: {', '.join(get_args(StreamName))}.")],
     methods: Annotated[
-        str, typer.Option(help=f"With commas between, weights after a colon: {', '.join(get_args(MethodName))}.")
+        str, typer.Option(help=f"With commas between, weights after a colon: {', '.join(get_args(MethodName))}; "
+            "or your own, as path/file.py:Class.")
     ] = DEFAULT.methods,
     memory_mb: Annotated[str, typer.Option(help="Limits of what a method keeps, in MB, with commas between.")] = "2",
     eviction: Annotated[

@@ -21,7 +21,6 @@ from mcoe_model.files import read_json, write_bytes, write_json
 from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.features import cached_features
 from mcoe_model.learning.fine_tune import fine_tune
-from mcoe_model.learning.methods import retention
 from mcoe_model.learning.samples import PictureSamples, measure_normalisation
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, file_sha256, write_model
@@ -30,7 +29,7 @@ from mcoe_model.progress import Progress, silent
 from simulations.console import Crew, Display
 from simulations.continual_settings import Arm, ContinualSettings
 from simulations.label_noise import confusion, given_label
-from simulations.lessons import Known, Learned, learn_stream
+from simulations.lessons import Known, Learned, begin, learn_stream
 from simulations.provenance import origin, utc_text
 from simulations.scene import cache_folder, synthetic_root
 from simulations.streams import DeviceStream, device_streams
@@ -263,7 +262,7 @@ def _left_out(settings: ContinualSettings) -> dict[str, str]:
     base, found = picture_encoder(build(settings.model, seed=0)), {}
     for arm in settings.arms:
         try:
-            retention(arm.method, base, arm.limit_bytes or 0)
+            begin(arm.method, base, arm.limit_bytes or 0)
         except SettingsError as fault:
             found[arm.label] = str(fault)
     return found

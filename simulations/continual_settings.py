@@ -10,6 +10,7 @@ from mcoe_model.errors import SettingsError
 from mcoe_model.learning.methods import REMEMBERING, MethodSettings
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.networks.presets import MCOE_PRESETS as PRESETS
+from simulations.own import Own, absolute, is_own, locate
 from simulations.streams import DESIGN, StreamName
 
 Part = Literal["clients", "validation"]
@@ -17,10 +18,27 @@ Windows = Literal["exact", "middle"]
 
 
 @dataclass(frozen=True)
+class OwnMethod:
+    """A method of somebody's own (`simulations.own`), made with the base model and the limit in bytes."""
+
+    own: Own
+
+    @property
+    def label(self) -> str:
+        """Its class and the first digits of its file's hash, so that a changed file is another method."""
+        return self.own.label
+
+    @property
+    def eviction(self) -> str:
+        """Who leaves a full memory is the method's own to say."""
+        return "own"
+
+
+@dataclass(frozen=True)
 class Arm:
     """One method with one limit of memory; ``limit_bytes`` is None for those that keep nothing."""
 
-    method: MethodSettings
+    method: MethodSettings | OwnMethod
     limit_bytes: int | None
 
     @property
@@ -61,6 +79,8 @@ class ContinualSettings:
 
     def __post_init__(self) -> None:
         found = []
+        methods = ",".join(absolute("method", text.strip()) for text in self.methods.split(","))
+        object.__setattr__(self, "methods", methods)  # workers, and who goes on with the run, may be elsewhere
         for name, choices in {
             "stream": get_args(StreamName),
             "part": get_args(Part),
@@ -93,6 +113,10 @@ class ContinualSettings:
         faults: list[str] = []
         limits = self._limits(faults)
         for text in ["naive", *texts]:
+            if is_own("method", text):
+                own = [Arm(OwnMethod(locate("method", text)), most) for most in limits]
+                found |= {arm.label: arm for arm in own}
+                continue
             for eviction in evictions:
                 try:
                     method = MethodSettings.parse(text, eviction)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ Every share of a row is the mean over devices. Differences are paired: the same 
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,10 @@ from mcoe_model.learning.forgetting import (
     stream_scores,
     worst_tenth,
 )
-from mcoe_model.learning.methods import described
+from mcoe_model.learning.methods import MethodSettings, described
 from mcoe_model.learning.metrics import Difference, holm, paired_difference
 from simulations.continual_run import Run
-from simulations.continual_settings import Arm
+from simulations.continual_settings import Arm, OwnMethod
 from simulations.tables import write_csv, write_for_people
 
 #: Tables of fewer seeds are exploratory (the protocol).
@@ -108,7 +109,8 @@ def _summary(run: Run, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any
         "informative": informative,
         "naive_forgetting": naive,
         "base": {side: float(np.mean(base[side][0])) for side in ("own", "unseen")},
-        "methods": described([arm.method for arm in run.arms]),
+        "methods": described([arm.method for arm in run.arms if isinstance(arm.method, MethodSettings)]),
+        "own_methods": [asdict(arm.method.own) for arm in run.arms if isinstance(arm.method, OwnMethod)],
         "left_out": run.left_out,
         "arms": arms,
         "reached": [label for label, found in arms.items() if informative and _reached(found)],

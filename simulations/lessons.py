@@ -11,13 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mcoe_model.errors import SettingsError
 from mcoe_model.learning.evaluate import evaluate
 from mcoe_model.learning.fine_tune import fine_tune, measure
+from mcoe_model.learning.method import Retention
 from mcoe_model.learning.methods import MethodSettings, retention
 from mcoe_model.learning.samples import FeatureSamples
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.networks import MCOENet
 from mcoe_model.streams import Key
+from simulations.continual_settings import OwnMethod
+from simulations.own import make
 from simulations.streams import DeviceStream, lessons
 
 
@@ -52,7 +56,7 @@ def learn_stream(
     base: MCOENet,
     known: Known,
     stream: DeviceStream,
-    method: MethodSettings,
+    method: MethodSettings | OwnMethod,
     *,
     limit_bytes: int,
     recipe: FineTuneSettings,
@@ -68,11 +72,11 @@ def learn_stream(
     Raises SettingsError when the method keeps more than ``limit_bytes``.
     """
     model = copy.deepcopy(base)
-    kept = retention(method, copy.deepcopy(base), limit_bytes)
+    kept = begin(method, copy.deepcopy(base), limit_bytes)
     rows = [_accuracy(model, known, stream, exact)]
     most, number = 0, 0
     for stage, content in enumerate(stream.stages):
-        if method.name == "joint":
+        if isinstance(method, MethodSettings) and method.name == "joint":
             model = copy.deepcopy(base)
             so_far = tuple(clip for one in stream.stages[: stage + 1] for clip in one.learned)
             fine_tune(model, known.learned(so_far), recipe, train_mode="head", keys=(*keys, "joint", stage))
@@ -82,12 +86,28 @@ def learn_stream(
                 doing = kept.method(model) if kept else None
                 fine_tune(model, samples, recipe, train_mode="head", keys=(*keys, "lesson", number), method=doing)
                 if kept:
-                    kept = kept.after(model, samples, [known.lightings[clip] for clip in clips])
+                    kept = within(kept.after(model, samples, [known.lightings[clip] for clip in clips]), limit_bytes)
                     most = max(most, kept.size_bytes)
                 number += 1
         rows.append(_accuracy(model, known, stream, exact))
     own, unseen = (np.array(side) for side in zip(*rows, strict=True))  # (T + 1, T) each
     return Learned(own, unseen, most)
+
+
+def begin(method: MethodSettings | OwnMethod, base: MCOENet, limit_bytes: int) -> Retention | None:
+    """What a method keeps before its first lesson. Raises as `retention`, and as `own.make` for one's own."""
+    if isinstance(method, MethodSettings):
+        return retention(method, base, limit_bytes)
+    made: Retention = make(method.own, base, limit_bytes)
+    return within(made, limit_bytes)
+
+
+def within(kept: Retention, limit_bytes: int) -> Retention:
+    """What is kept, if it is within the limit. Raises SettingsError."""
+    if kept.size_bytes > limit_bytes:
+        name, size = type(kept).__name__, kept.size_bytes
+        raise SettingsError([f"{name} keeps {size} bytes beside the model, more than the limit of {limit_bytes}"])
+    return kept
 
 
 def _accuracy(

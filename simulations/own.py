@@ -1,6 +1,6 @@
 """A researcher's own code: found, loaded and written down. Simulations load it; servers and wearables never do.
 
-What can be one's own is in `KINDS`. It is named as ``path/file.py:Name``, or by the name of an entry point in the group
+What can be one's own is in `_OURS`. It is named as ``path/file.py:Name``, or by the name of an entry point in the group
 ``mcoe.<kind>`` of an installed package. A file is loaded alone: what lies beside it is not found; code of several files
 is a package with an entry point. `docs/add_your_own.md` says what each kind has to be, and
 ``simulations/conformance.py`` tries it.
@@ -19,14 +19,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mcoe_model.data.representations import REPRESENTATIONS
 from mcoe_model.errors import McoeError, NotResumable, SettingsError
+from mcoe_model.learning.methods import MethodName
 from mcoe_model.networks.presets import PRESETS, add_preset
 from server.aggregation import RULES, add_rule
 
-#: What can be one's own, and the setting that names it.
+#: What can be one's own in a federated simulation, and the setting that names it. A comparison of methods against
+#: forgetting takes one's own methods (`simulations.continual_settings`).
 KINDS: Mapping[str, str] = {
     "model": "model",
     "rule": "rule",
@@ -57,6 +59,7 @@ _OURS: Mapping[str, frozenset[str]] = {
     "rule": frozenset(RULES),
     "data-reader": frozenset(),
     "representation": frozenset(REPRESENTATIONS),
+    "method": frozenset(get_args(MethodName)),
 }
 
 

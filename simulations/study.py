@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mcoe_model.errors import DataMissing, McoeError, SettingsError
+from mcoe_model.errors import DataMissing, ExitCode, McoeError, SettingsError
 from mcoe_model.files import write_bytes
 from simulations.command import command
 from simulations.console import Display
@@ -106,20 +106,14 @@ class Study:
         """One run as its command makes it; a run that was begun goes on."""
         out, line = self.folder / name, self.commands[name]
         workers = [] if name in self.included else ["--workers", "1"]  # bits do not depend on them
-        if (out / "run.json").exists():
-            line = [line[0], "--resume", str(out), "--json"]
-        else:
+        begun = (out / "run.json").exists()
+        if not begun:
             shutil.rmtree(out, ignore_errors=True)  # left by a kill before anything was written down
-            line = [*line, *workers, "--out", str(out), "--json"]
         started = time.monotonic()
-        # Whoever ends this process, and however, ends the run: it lives as long as its standard input.
-        run = [sys.executable, "-m", "simulations.end_with_parent", sys.executable, *line]
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(run, cwd=_HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-            assert process.stdin and process.stdout
-            threading.Thread(target=self._end, args=(process,), daemon=True).start()
-            said = process.stdout.read().decode().strip()
-            code = process.wait()
+        # Some commands go on when they are given again, and others, which then refuse the folder, with --resume.
+        code, said = self._start(name, [*line, *workers, "--out", str(out), "--json"])
+        if begun and code == ExitCode.OUTPUT_EXISTS:
+            code, said = self._start(name, [line[0], "--resume", str(out), "--json"])
         seconds = time.monotonic() - started
         if self._stopped.is_set():
             return
@@ -128,6 +122,17 @@ class Study:
         else:
             last = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:]
             self.registry.failed(name, seconds, last[0] if last else f"exit code {code}")
+
+    def _start(self, name: str, line: list[str]) -> tuple[int, str]:
+        """A command from its start to its end: its exit code, and what it printed."""
+        # Whoever ends this process, and however, ends the run: it lives as long as its standard input.
+        run = [sys.executable, "-m", "simulations.end_with_parent", sys.executable, *line]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(run, cwd=_HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+            assert process.stdin and process.stdout
+            threading.Thread(target=self._end, args=(process,), daemon=True).start()
+            said = process.stdout.read().decode().strip()
+            return process.wait(), said
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Close the run's standard input when the study is stopped."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mcoe_model.errors import SettingsError
-from simulations.conform import models, readers, representations, rules
+from simulations.conform import methods, models, readers, representations, rules
 from simulations.conform.properties import Checked, Properties, tried
 from simulations.own import Own, make
 
@@ -18,6 +18,7 @@ _PROPERTIES: Mapping[str, Properties] = {
     "rule": rules.PROPERTIES,
     "data-reader": readers.PROPERTIES,
     "representation": representations.PROPERTIES,
+    "method": methods.PROPERTIES,
 }
 KINDS = tuple(_PROPERTIES)
 
@@ -29,10 +30,11 @@ def check(own: Own, data: Path | None = None) -> list[Checked]:
     """
     if own.kind == "data-reader" and data is None:
         raise SettingsError(["a data-reader is tried on data: add --data PATH"])
-    arguments = (data,) if own.kind == "data-reader" else ()
 
     def fresh() -> Any:
-        return make(own, *arguments)
+        if own.kind == "method":
+            return make(own, *methods.beginning())
+        return make(own, *((data,) if own.kind == "data-reader" else ()))
 
     fresh()
     return [tried(name, property_of, fresh) for name, property_of in _PROPERTIES[own.kind].items()]

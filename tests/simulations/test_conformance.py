@@ -44,6 +44,7 @@ class Mine:
         return picture
 """
 MODEL = (EXAMPLES / "small_network.py").read_text().replace("SmallConfig", "Mine")
+METHOD = (EXAMPLES / "anchored_head.py").read_text().replace("AnchoredHead", "Mine")
 READER = (EXAMPLES / "npz_clips.py").read_text().replace("NpzClips", "Mine")
 
 #: Kind, the code, what is changed in it, and the properties that it then lacks.
@@ -73,6 +74,11 @@ BROKEN = [
     ("model", MODEL, "top_k: int = 0", "top_k: int = 2", {"says its name", "answers with"}),
     ("model", MODEL, "self.classifier(torch.cat(features, dim=1))",
      "self.classifier(torch.cat(features, dim=1) - torch.cat(features, dim=1).mean(dim=0))", {"the same of a window"}),
+    ("method", METHOD, "for value in self._anchor.values())", "for value in self._anchor.values()) * 3", {"its limit"}),
+    ("method", METHOD, "STRENGTH / 2 *", "float('inf') *", {"every value finite"}),
+    ("method", METHOD, "return Pull(self._anchor)", "return 3", {"gives a method"}),
+    ("method", METHOD, "return STRENGTH / 2", "return __import__('time').time() % 1", {"the same bits"}),
+    ("method", METHOD, "        return self\n", "        samples.labels[:] = 0; return self\n", {"leaves the clips"}),
     ("data-reader", READER, "sorted(self.root", "list(__import__('random').sample(sorted(self.root", {"SyntaxError"}),
     ("data-reader", READER, "parse_emotion(emotion)", '"joy"', {"are sound"}),
     ("data-reader", READER, "fingerprint.hexdigest()", "str(id(records))", {"same fingerprint"}),
@@ -123,6 +129,7 @@ def test_our_smallest_model_has_every_property(property_of: str) -> None:
         ("representation", "newest_polarity.py:NewestPolarity"),
         ("data-reader", "npz_clips.py:NpzClips"),
         ("model", "small_network.py:SmallConfig"),
+        ("method", "anchored_head.py:AnchoredHead"),
     ],
 )
 def test_the_examples_are_told_to_be_sound(

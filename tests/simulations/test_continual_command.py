@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import build
 from mcoe_model.streams import stream
 from simulations.continual import app
-from simulations.continual_settings import ContinualSettings
+from simulations.continual_settings import ContinualSettings, OwnMethod
 from simulations.lessons import Known, learn_stream
+from simulations.own import locate
 from simulations.streams import DeviceStream, Stage
 
 F = 128
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ TWO = DeviceStream(
 
 def learn(known, name, **more):
     settings = {"limit_bytes": 10**6, "recipe": FineTuneSettings(7, 8, 2e-3), "lesson_clips": 4, "exact": False}
-    method = MethodSettings(name)
+    method = MethodSettings(name) if isinstance(name, str) else name
     return learn_stream(build("mcoe-tiny", seed=3).eval(), known, TWO, method, keys=(0,), **(settings | more))
 
 
@@ -66,6 +69,18 @@ def test_the_same_keys_give_the_same_numbers_and_every_method_begins_alike(known
     # Until the first lesson is learned, there is nothing that a memory could add.
     naive, remembering = (learn(known, name, lesson_clips=8) for name in ("naive", "der++"))
     np.testing.assert_array_equal(naive.own[1], remembering.own[1])
+
+
+def test_a_method_of_ones_own_is_held_to_its_limit(known, tmp_path):
+    mine = OwnMethod(locate("method", f"{EXAMPLES}/anchored_head.py:AnchoredHead"))
+    found = learn(known, mine)
+    assert 0 < found.bytes_kept <= 10**6 and (found.own[0] == learn(known, "naive").own[0]).all()
+    growing = (EXAMPLES / "anchored_head.py").read_text()
+    growing = growing.replace("return self\n", "self._anchor |= more(self); return self\n")
+    growing += "\n\ndef more(kept):\n    return {f'{name}-again': value for name, value in kept._anchor.items()}\n"
+    (tmp_path / "growing.py").write_text(growing)
+    with pytest.raises(SettingsError, match="more than the limit"):
+        learn(known, OwnMethod(locate("method", f"{tmp_path}/growing.py:AnchoredHead")), limit_bytes=500_000)
 
 
 def test_every_window_can_be_asked(known):
@@ -113,19 +128,23 @@ def run(see, *words, cache):
 
 
 def test_the_command_compares_goes_on_and_refuses(see, tmp_path):
-    flags = ("--stream", "subjects", "--methods", "der++,ewc,joint", "--memory-mb", "0.2", "--seeds", "1", "--json")
+    methods = f"der++,ewc,joint,{EXAMPLES}/anchored_head.py:AnchoredHead"
+    flags = ("--stream", "subjects", "--methods", methods, "--memory-mb", "0.5", "--seeds", "1", "--json")
     first = run(see, *flags, "--out", tmp_path / "run", cache=tmp_path / "cache")
     assert first.exit_code == 0, first.output
     summary = json.loads(first.stdout)
-    assert set(summary["arms"]) == {"naive", "der++ 0.2 MB", "joint"}
-    assert "more than the limit of 200000" in summary["left_out"]["ewc 0.2 MB"]
+    (own,) = summary["own_methods"]
+    mine = f"AnchoredHead-{own['sha256'][:12]} 0.5 MB"
+    assert set(summary["arms"]) == {"naive", "der++ 0.5 MB", "joint", mine}
+    assert 0 < summary["arms"][mine]["bytes_kept"] <= 500_000
+    assert "more than the limit of 500000" in summary["left_out"]["ewc 0.5 MB"]
     assert summary["exploratory"] and summary["stages"] == 2 and summary["devices"] == 1
     rows = list(csv.DictReader((tmp_path / "run" / "table.csv").open()))
-    assert len(rows) == 4 and [row["acc"] for row in rows if row["method"] == "ewc"] == [""]
+    assert len(rows) == 5 and [row["acc"] for row in rows if row["method"] == "ewc"] == [""]
     assert "<h1>" in (tmp_path / "run" / "report.html").read_text()
 
     before = {name: (tmp_path / "run" / name).read_bytes() for name in ("table.csv", "report.html", "run.json")}
-    lost = next((tmp_path / "run" / "seed-0").glob("der++-0.2-MB/*.json"))
+    lost = next((tmp_path / "run" / "seed-0").glob("der++-0.5-MB/*.json"))
     kept = lost.read_bytes()
     lost.unlink()
     (tmp_path / "run" / "summary.json").unlink()
