@@ -21,7 +21,7 @@ fleet: $(VENV)/.installed-dev      ## a server and three simulated wearables lea
 test: $(VENV)/.installed-dev       ## set up and run every test
 	$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy > $(VENV)/types.log 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder; tests=$$?; \
 	wait $$types; types=$$?; cat $(VENV)/types.log; \
 	test $$tests = 0 && test $$types = 0
 

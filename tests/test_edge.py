@@ -54,12 +54,11 @@ def model(request: pytest.FixtureRequest) -> MCOENet:
 
 def test_folding_keeps_logits_and_routing(model: MCOENet) -> None:
     size = model.config.input_size
-    frame, event = torch.randn(2, 6, 3, 2, size, size, generator=torch.Generator().manual_seed(1))
+    frame, event = torch.randn(2, 6, 2, size, size, generator=torch.Generator().manual_seed(1))
     folded = fold(model)
     with torch.inference_mode():
-        ends, folded_ends = ([*m._ends(frame, "frame"), *m._ends(event, "event")] for m in (model, folded))
-        logits, routing = model.head(*ends, routing=True)
-        folded_logits, folded_routing = folded.head(*folded_ends, routing=True)
+        logits, routing = model.classify(model.features(frame, event))
+        folded_logits, folded_routing = folded.classify(folded.features(frame, event))
     assert torch.equal(routing.chosen, folded_routing.chosen)
     for was, now in ((logits, folded_logits), (routing.gate, folded_routing.gate)):
         assert float((was - now).norm() / was.norm()) < 1e-5
