@@ -17,7 +17,7 @@ simulate-full: $(VENV)/.installed  ## all 111 synthetic subjects, no time limit
 fleet: $(VENV)/.installed-dev      ## a server and three simulated wearables learn for a round; some minutes on two cores
 	$(BIN)/python simulations/fleet_of_wearables.py
 
-# Two files at a time, in their order, so that the longest do not come last; beside them the types, which are told last.
+# Three files at a time, since many wait, in their order, so that the longest do not come last; beside them the types, which are told last.
 test: $(VENV)/.installed-dev       ## set up and run every test
 	$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy > $(VENV)/types.log 2>&1 & types=$$!; \
