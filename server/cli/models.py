@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mcoe_model.errors import DataMissing, ModelInvalid, OutputExists
-from mcoe_model.model_file import read_model
+from mcoe_model.model_file import TERNARY, read_model
 from server.cli.common import DEFAULT_FOLDER, AsJson, Experiment, Folder, opened, say, show, told
 from server.registry.models import HELD, RELEASED, ModelState
 from server.registry.tables import ENROLLED
@@ -66,6 +66,11 @@ def import_model(
     """
     _, _, fleet = opened(folder, experiment)
     tensors, card = read_model(file)
+    if card.generation.representation != TERNARY:
+        raise ModelInvalid(
+            f"{file} sees events as {card.generation.representation}, and every wearable makes {TERNARY} pictures; "
+            f"train one with --representation {TERNARY}"
+        )
     newest = fleet.registry.newest_model()
     before = fleet.artifacts.get(newest)[1].generation if newest else card.generation
     begins = before != card.generation

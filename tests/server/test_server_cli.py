@@ -209,6 +209,15 @@ def test_models_are_imported_shown_exported_held_promoted_and_rolled_back(folder
     folder.run("models", "show", 9, code=ExitCode.DATA_MISSING)
 
 
+def test_a_model_that_sees_events_in_another_way_is_refused(folder: Folder, tmp_path: Path) -> None:
+    file = tmp_path / "voxels.safetensors"
+    write_model(file, toy_model(), replace(CARD, generation=replace(CARD.generation, representation="voxel-grid")))
+    for flags in ((), ("--new-generation",)):
+        said = folder.run("models", "import", file, *flags, code=ExitCode.MODEL_INVALID)
+        assert "sees events as voxel-grid" in said
+    assert len(folder.ask("models", "list")) == 1
+
+
 def test_a_model_of_another_generation_needs_the_flag(folder: Folder, tmp_path: Path) -> None:
     file, same = tmp_path / "other.safetensors", tmp_path / "same.safetensors"
     generation = replace(CARD.generation, input_size=16)
