@@ -125,7 +125,8 @@ def test_a_base_checkpoint_that_is_missing_damaged_or_of_another_preset(see, fin
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
-    refused_for(tmp_path / "cache", ExitCode.NOT_RESUMABLE, "--resume", tmp_path)
+    said = refused_for(tmp_path / "cache", ExitCode.NOT_RESUMABLE, "--resume", tmp_path)
+    assert "holds no run" in said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
