@@ -1,7 +1,8 @@
 """Recognition on a wearable: the model folded for inference, and windows of a stream without encoding a picture twice.
 
-Folding changes no output beyond rounding: batch normalisation goes into the convolutions before it, attention over a
-sequence of length one is one linear map, and so is a deep expert, whose blocks have no nonlinearity between them.
+Folding changes no output beyond rounding: batch normalisation goes into the convolutions before it (group normalisation
+cannot: its statistics are each picture's own), attention over a sequence of length one is one linear map, and so is a
+deep expert, whose blocks have no nonlinearity between them.
 
 Letters: B batch, S side of a picture [pixels], F features of a picture, X inputs of the experts, E experts, c classes.
 """
@@ -34,7 +35,7 @@ def fold(model: MCOENet) -> MCOENet:
     """A copy for inference alone, in evaluation mode: the same logits and routing, from far fewer operations."""
     folded = deepcopy(model).eval().requires_grad_(False)
     for module in folded.modules():
-        if isinstance(module, ResNet | BasicBlock):
+        if isinstance(module, ResNet | BasicBlock) and isinstance(module.bn1, nn.BatchNorm2d):
             _fold_normalisation(module)
     folded.moe.router.attention = _one_map(folded.moe.router.attention)  # type: ignore[assignment]
     for number, expert in enumerate(folded.moe.experts):
@@ -48,13 +49,16 @@ def fold(model: MCOENet) -> MCOENet:
 
 def _fold_normalisation(module: ResNet | BasicBlock) -> None:
     """Each batch normalisation into the convolution before it."""
-    module.conv1, module.bn1 = fuse_conv_bn_eval(module.conv1, module.bn1), nn.Identity()  # type: ignore[assignment]
+    module.conv1, module.bn1 = _fused(module.conv1, module.bn1), nn.Identity()
     if isinstance(module, BasicBlock):
-        module.conv2, module.bn2 = fuse_conv_bn_eval(module.conv2, module.bn2), nn.Identity()  # type: ignore[assignment]
+        module.conv2, module.bn2 = _fused(module.conv2, module.bn2), nn.Identity()
         if isinstance(module.downsample, nn.Sequential):
-            convolution, normalisation = module.downsample
-            assert isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d)
-            module.downsample = fuse_conv_bn_eval(convolution, normalisation)
+            module.downsample = _fused(*module.downsample)
+
+
+def _fused(convolution: nn.Module, normalisation: nn.Module) -> nn.Conv2d:
+    assert isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d)
+    return fuse_conv_bn_eval(convolution, normalisation)
 
 
 def _one_map(attention: LengthOneAttention) -> nn.Linear:

@@ -113,7 +113,7 @@ class SettingsError(McoeError):
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
-        super().__init__("; ".join(faults))
+        super().__init__(faults[0] if len(faults) == 1 else "; ".join(faults))
 
 
 class DecisionNeeded(McoeError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mcoe_model.errors import ExitCode, McoeError, NotResumable, SettingsError
 from mcoe_model.files import read_json
@@ -88,19 +89,30 @@ def new_folder(settings: SimulationSettings) -> Path:
 
 
 def command(main: Callable[[], None]) -> None:
-    """Run a script's main function: expected errors are one line on standard error and their exit code."""
-    try:
+    """Run a script's main function, whose run goes on with ``--resume``."""
+    with errors_as_one_line("go on with --resume", fewer_workers="use fewer --workers in a new run, or "):
         main()
+
+
+@contextmanager
+def errors_as_one_line(
+    how_to_go_on: str, fewer_workers: str = "use fewer --workers and "
+) -> Iterator[None]:
+    """What is expected to go wrong inside ends the program with one line on standard error and its exit code."""
+    try:
+        yield
     except McoeError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(fault.exit_code)
+        _end(f"error: {fault}", fault.exit_code)
     except BrokenProcessPool:
-        print("error: a worker process was killed, most likely for want of memory; use fewer --workers in a new run, "
-              "or go on with --resume", file=sys.stderr)
-        sys.exit(ExitCode.FAILED)
+        _end("error: a worker process was killed, most likely for want of memory; "
+             f"{fewer_workers}{how_to_go_on}", ExitCode.FAILED)
     except KeyboardInterrupt:
-        print("stopped; go on with --resume", file=sys.stderr)
-        sys.exit(ExitCode.INTERRUPTED)
+        _end(f"stopped; {how_to_go_on}", ExitCode.INTERRUPTED)
+
+
+def _end(said: str, code: int) -> NoReturn:
+    print(said, file=sys.stderr)
+    sys.exit(code)
 
 
 def stored_settings(folder: Path) -> SimulationSettings:

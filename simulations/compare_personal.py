@@ -47,7 +47,10 @@ REFERENCE = "global model"
 #: A wearer is harmed when the 95 % interval of the difference on their clips goes below this.
 HARM = -0.03
 #: Settings that this study decides.
-DECIDED = ("data", "design", "sequences", "train", "grid", "fold", "baselines", "partition", "alpha", "local_method")
+DECIDED = (
+    *("data", "design", "sequences", "train", "batch_norm", "grid", "fold"),
+    *("baselines", "partition", "alpha", "local_method"),
+)
 EXAMPLES = """
 Examples:
 

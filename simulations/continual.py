@@ -1,10 +1,9 @@
-"""Compare methods against forgetting, alone on a device: streams of domains, a limit of bytes, every method alike."""
+"""Compare methods against forgetting, alone or in rounds: streams of domains, a limit of bytes, every method alike."""
 
 from __future__ import annotations
 
 import json
 import os
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -12,13 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mcoe_model.errors import ExitCode, McoeError
 from mcoe_model.learning.methods import Eviction, MethodName
+from simulations.command import errors_as_one_line
 from simulations.console import Display
 from simulations.continual_report import write_report
 from simulations.continual_run import learn_everything, prepare
 from simulations.continual_settings import ContinualSettings
 from simulations.continual_summary import write_results
+from simulations.settings import SIMULATED_RULES
 from simulations.streams import StreamName
 
 DEFAULT = ContinualSettings()
@@ -27,6 +27,7 @@ app = typer.Typer(add_completion=False)
 EXAMPLES = """Examples:\n
 python simulations/continual.py --stream emotions --methods latent-replay,der++,joint --seeds 3 --out runs/emotions\n
 python simulations/continual.py --stream sessions --methods der++,ewc:100 --memory-mb 0.2,2,20 --out runs/sessions\n
+python simulations/continual.py --stream emotions --methods der++,joint --federated --out runs/emotions-in-rounds\n
 python simulations/continual.py --stream subjects --data /data/SEE --methods der++ --label-noise 0.2 --out runs/see\n
 Started again with the same settings and folder, it goes on where it was stopped."""
 
@@ -63,12 +64,16 @@ def main(
     label_noise: Annotated[
         str, typer.Option(help="Share of wrong labels, or a JSON file with a confusion matrix (rows: true).")
     ] = DEFAULT.label_noise,
-    workers: Annotated[int, typer.Option(help="Processes; 0: one per core. Results do not depend on it.")] = 0,
+    federated: Annotated[bool, typer.Option("--federated", help="Learn in rounds, all devices one model.")] = False,
+    rule: Annotated[
+        str, typer.Option(help=f"With --federated, the aggregation rule: {', '.join(SIMULATED_RULES)}.")
+    ] = DEFAULT.rule,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core. Results do not depend on it.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Learn a stream on every device with each method: what is forgotten, and what is known at the end."""
     given = {name: value for name, value in locals().items() if name not in ("out", "workers", "as_json")}
-    try:
+    with errors_as_one_line("run the same command again to go on"):
         settings = ContinualSettings(**given)
         display = Display(Console(stderr=as_json))
         processes = workers or os.cpu_count() or 1
@@ -79,16 +84,10 @@ def main(
             learn_everything(run, processes, display)
         summary = write_results(run)
         report = write_report(run.folder)
-    except McoeError as fault:
-        typer.echo(f"error: {fault}", err=True)
-        raise typer.Exit(fault.exit_code) from fault
-    except BrokenProcessPool:
-        typer.echo("error: a worker process was killed, most likely for want of memory; use fewer --workers", err=True)
-        raise typer.Exit(ExitCode.FAILED) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; run the same command again to go on", err=True)
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
     display.console.print(_table(summary))
+    for label, found in summary["arms"].items():
+        if found["rejected"]:
+            display.say(f"[yellow]{label}: {found['rejected']} updates went into no model[/yellow]")
     display.console.print(_verdict(summary), soft_wrap=True)
     display.console.print(f"The report: [bold]{report}[/bold]", soft_wrap=True)
     if as_json:
@@ -96,7 +95,8 @@ def main(
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    title = f"{summary['stream']}: {summary['devices']} devices, {summary['stages']} stages, {summary['seeds']} seeds"
+    sizes = f"{summary['devices']} devices, {summary['stages']} stages, {summary['seeds']} seeds"
+    title = f"{summary['stream']}, {_where(summary)}: {sizes}"
     table = Table(title=title + (" (exploratory)" if summary["exploratory"] else ""))
     table.add_column("method")
     for column in ("ACC", "BWT", "FWT", "forgetting", "from base", "removed", "unseen", "worst tenth", "kB kept"):
@@ -107,6 +107,10 @@ def _table(summary: dict[str, Any]) -> Table:
         cells = ["-" if share is None else f"{100 * share:.1f}" for share in shares]
         table.add_row(label, *cells, f"{found['bytes_kept'] / 1000:.0f}")
     return table
+
+
+def _where(summary: dict[str, Any]) -> str:
+    return str(summary["learned"]) + (f" ({summary['rule']})" if summary["rule"] else "")
 
 
 def _verdict(summary: dict[str, Any]) -> str:

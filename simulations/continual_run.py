@@ -1,6 +1,7 @@
 """A comparison from data to summary: prepare -> a base for each seed -> every arm on every device -> results.
 
-Each piece of work is a file, and a piece whose file is there is not done again; so a run that was stopped goes on.
+Each piece of work is a file, and a piece whose file is there is not done again; so a run that was stopped goes on. In
+rounds all devices of an arm are one piece, which is done again unless the files of all of them are there.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from mcoe_model.learning.features import cached_features
 from mcoe_model.learning.fine_tune import fine_tune
 from mcoe_model.learning.samples import PictureSamples, measure_normalisation
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
-from mcoe_model.model_file import Generation, ModelCard, file_sha256, write_model
+from mcoe_model.model_file import Generation, ModelCard, file_sha256, read_card, write_model
 from mcoe_model.networks import MCOENet, build, picture_encoder
 from mcoe_model.progress import Progress, silent
 from simulations.console import Crew, Display
+from simulations.continual_rounds import check_cohorts, learn_in_rounds
 from simulations.continual_settings import Arm, ContinualSettings
 from simulations.label_noise import confusion, given_label
 from simulations.lessons import Known, Learned, begin, learn_stream
 from simulations.provenance import origin, utc_text
 from simulations.scene import cache_folder, synthetic_root
-from simulations.streams import DeviceStream, device_streams
+from simulations.streams import DeviceStream, device_streams, people_of
 
 #: Who is base, learner and unseen does not depend on the runs' seeds: the same people are compared under all of them.
 SPLIT_SEED = 0
@@ -53,6 +55,11 @@ class Run:
         self.split, self.streams = _divided(self.settings, self.clips)
 
     @property
+    def learners(self) -> dict[str, tuple[DeviceStream, ...]]:
+        """By the name of its stream, the devices that learn it in rounds."""
+        return _learners(self.streams, self.clips)
+
+    @property
     def synthetic(self) -> bool:
         return self.settings.synthetic is not None
 
@@ -66,7 +73,8 @@ class Run:
     def learned(self, seed: int, arm: Arm, device: str) -> Learned:
         """What a piece of work found."""
         found = read_json(self.result(seed, arm, device))
-        return Learned(np.array(found["own"]), np.array(found["unseen"]), found["bytes_kept"])
+        own, unseen = np.array(found["own"]), np.array(found["unseen"])
+        return Learned(own, unseen, found["bytes_kept"], found.get("rejected", 0))  # earlier versions wrote none
 
 
 @lru_cache(maxsize=1)
@@ -101,7 +109,9 @@ def prepare(settings: ContinualSettings, folder: Path, workers: int, display: Di
         root, size=size, cache=cache_folder() / "clips", progress=display.phase("decode pictures"), workers=workers
     )
     about = {"data": "synthetic" if settings.synthetic else str(root.resolve()), "data_sha256": clips.sha256}
-    split, _ = _divided(settings, clips)  # a stream that these data cannot show is refused before anything is written
+    split, streams = _divided(settings, clips)  # what these data cannot show is refused before anything is written
+    if settings.federated:
+        check_cohorts(_learners(streams, clips), settings.lesson, settings.rule)
     noise = confusion(settings.label_noise).tolist()
     where = {"clips": str(clips.path.resolve()), "split_sha256": split.sha256, "label_noise": noise}
     own = {"left_out": _left_out(settings)}
@@ -181,10 +191,28 @@ def encode(folder: Path, seed: int, portion: int, progress: Progress = silent) -
 
 
 def learn_arm(folder: Path, seed: int, number: int, progress: Progress = silent) -> None:
-    """One arm on every device whose result is not there."""
+    """One arm on every device whose result is not there; in rounds on all of them together."""
     run = open_run(folder)
     settings, arm = run.settings, run.arms[number]
-    base, known = _known(folder, seed)
+    base, known = base_and_clips(folder, seed)
+    if settings.federated:
+        together = learn_in_rounds(
+            base,
+            read_card(run.base(seed)),
+            known,
+            run.streams,
+            run.learners,
+            arm.method,
+            rule=settings.rule,
+            limit_bytes=arm.limit_bytes or 0,
+            recipe=settings.recipe,
+            lesson_clips=settings.lesson,
+            exact=settings.windows == "exact",
+            seed=seed,
+        )
+        for stream, learned in zip(run.streams, together, strict=True):
+            _keep(run.result(seed, arm, stream.device), learned)
+        return
     for done, stream in enumerate(run.streams):
         progress(done, len(run.streams), f"seed {seed}, {arm.label}")
         path = run.result(seed, arm, stream.device)
@@ -201,12 +229,15 @@ def learn_arm(folder: Path, seed: int, number: int, progress: Progress = silent)
             exact=settings.windows == "exact",
             keys=(seed, "continual", stream.device),
         )
-        found: dict[str, Any] = {"own": learned.own.tolist(), "unseen": learned.unseen.tolist()}
-        write_json(path, found | {"bytes_kept": learned.bytes_kept})
+        _keep(path, learned)
+
+
+def _keep(path: Path, learned: Learned) -> None:
+    write_json(path, asdict(learned) | {"own": learned.own.tolist(), "unseen": learned.unseen.tolist()})
 
 
 @lru_cache(maxsize=1)
-def _known(folder: Path, seed: int) -> tuple[MCOENet, Known]:
+def base_and_clips(folder: Path, seed: int) -> tuple[MCOENet, Known]:
     """The base of a seed, and everything that its devices meet."""
     run = open_run(folder)
     loaded, card = load_model(run.base(seed))
@@ -250,6 +281,10 @@ def _divided(settings: ContinualSettings, clips: Clips) -> tuple[Split, tuple[De
     split = split_subjects(clips.records, seed=SPLIT_SEED, fold=settings.fold)
     learners, unseen = (split.clients, split.test) if settings.part == "clients" else (split.validation, split.clients)
     return split, device_streams(settings.stream, clips.records, learners, unseen, seed=SPLIT_SEED)
+
+
+def _learners(streams: tuple[DeviceStream, ...], clips: Clips) -> dict[str, tuple[DeviceStream, ...]]:
+    return {stream.device: people_of(stream, clips.records) for stream in streams}
 
 
 def _clips(run: Run) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from mcoe_model.learning.methods import REMEMBERING, MethodSettings
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.networks.presets import MCOE_PRESETS as PRESETS
 from simulations.own import Own, absolute, is_own, locate
+from simulations.settings import SIMULATED_RULES
 from simulations.streams import DESIGN, StreamName
 
 Part = Literal["clients", "validation"]
@@ -76,6 +77,8 @@ class ContinualSettings:
     lr: float = 2e-3
     windows: Windows = "exact"
     label_noise: str = "0"
+    federated: bool = False
+    rule: str = "weighted-mean"
 
     def __post_init__(self) -> None:
         found = []
@@ -86,12 +89,15 @@ class ContinualSettings:
             "part": get_args(Part),
             "windows": get_args(Windows),
             "model": tuple(PRESETS),
+            "rule": SIMULATED_RULES,
         }.items():
             if getattr(self, name) not in choices:
                 found.append(f"--{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         for name, least in {"seeds": 1, "base_epochs": 1, "lesson": 1, "sequences": 0}.items():
             if getattr(self, name) < least:
                 found.append(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}")
+        if self.rule != ContinualSettings.rule and not self.federated:
+            found.append(f"--rule {self.rule} is of rounds: add --federated")
         if not 0 <= self.fold < 5:
             found.append(f"--fold must be between 0 and 4, not {self.fold}")
         for build in (lambda: self.arms, lambda: self.recipe, lambda: self.synthetic):
@@ -140,6 +146,11 @@ class ContinualSettings:
             faults.append(f"--memory-mb must be sizes above 0, at most 1000, with commas between: {self.memory_mb!r}")
             return ()
         return limits
+
+    @property
+    def where(self) -> str:
+        """Whether devices learn alone or in rounds, in words."""
+        return "in rounds" if self.federated else "alone"
 
     @property
     def recipe(self) -> FineTuneSettings:

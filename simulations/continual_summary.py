@@ -38,8 +38,8 @@ def write_results(run: Run) -> dict[str, Any]:
     rows = [row for arm in run.arms for row in tables[arm.label]]
     for arm in run.settings.arms:
         if arm.label in run.left_out:
-            rows += [_head(arm, seed) | dict.fromkeys(rows[0].keys() - _head(arm, seed).keys())
-                     for seed in range(run.settings.seeds)]  # fmt: skip
+            heads = [_head(run, arm, seed) for seed in range(run.settings.seeds)]
+            rows += [head | dict.fromkeys(rows[0].keys() - head.keys()) for head in heads]
     rows = [{key: row[key] for key in rows[0]} for row in rows]
     write_csv(run.folder / "table.csv", rows)
     write_for_people(run.folder / "table", rows)
@@ -48,9 +48,10 @@ def write_results(run: Run) -> dict[str, Any]:
     return summary
 
 
-def _head(arm: Arm, seed: int) -> dict[str, Any]:
+def _head(run: Run, arm: Arm, seed: int) -> dict[str, Any]:
     limit = f"{arm.megabytes:g}" if arm.limit_bytes else ""
-    return {"method": arm.method.label, "memory_mb": limit, "eviction": arm.method.eviction, "seed": str(seed)}
+    learned = {"method": arm.method.label, "learned": run.settings.where}
+    return learned | {"memory_mb": limit, "eviction": arm.method.eviction, "seed": str(seed)}
 
 
 def _table(run: Run, arm: Arm) -> list[dict[str, Any]]:
@@ -60,7 +61,7 @@ def _table(run: Run, arm: Arm) -> list[dict[str, Any]]:
         scores = [stream_scores(one.own) for one in learned]
         accs = np.array([one.acc for one in scores])
         rows.append(
-            _head(arm, seed)
+            _head(run, arm, seed)
             | {"devices": len(scores)}
             | {
                 name: float(np.mean([getattr(one, name) for one in scores]))
@@ -70,6 +71,7 @@ def _table(run: Run, arm: Arm) -> list[dict[str, Any]]:
                 "unseen_acc": float(np.mean([one.unseen[-1].mean() for one in learned])),
                 "worst_tenth": worst_tenth(accs),
                 "bytes_kept": max(one.bytes_kept for one in learned),
+                "rejected": sum(one.rejected for one in learned),
             }
         )
     return rows
@@ -88,6 +90,7 @@ def _summary(run: Run, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any
         arms[arm.label] = {
             **{name: _mean(rows, name) for name in MEASURES},
             "bytes_kept": max(row["bytes_kept"] for row in rows),
+            "rejected": sum(row["rejected"] for row in rows),
             "limit_bytes": arm.limit_bytes,
             "removed": removed(naive, forgotten) if arm.label != "naive" else None,
             "acc_minus_joint": _mean(rows, "acc") - joint if joint is not None else None,
@@ -100,6 +103,8 @@ def _summary(run: Run, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any
     informative = naive >= INFORMATIVE_FORGETTING
     return {
         "stream": settings.stream,
+        "learned": settings.where,
+        "rule": settings.rule if settings.federated else None,
         "stages": len(run.streams[0].stages),
         "data": record["data"],
         "model": settings.model,

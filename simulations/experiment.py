@@ -25,10 +25,12 @@ from mcoe_model.errors import (
     ModelInvalid,
     OutputExists,
     RoundFailed,
+    SettingsError,
     TooFewSubjects,
 )
 from mcoe_model.files import read_json, write_json
 from mcoe_model.model_file import file_sha256, read_card
+from mcoe_model.networks import build
 from mcoe_model.workers import one_thread
 from server.acceptance import Rejected
 from server.app import Event, ReplyJudged, RoundEnded, RoundOpened
@@ -41,6 +43,7 @@ from simulations.coordination import coordinate, open_registry
 from simulations.data import data_root, representation_name, run_clips
 from simulations.flower_engine import check_installed, run_on_flower
 from simulations.local_grid import LOCAL_POLL, LocalGrid
+from simulations.local_methods.fedbn import batch_norm_names
 from simulations.own import install, recorded
 from simulations.parts import make_parts
 from simulations.provenance import describe_data, new_run, utc_text
@@ -51,7 +54,7 @@ from simulations.tuning import begin_trial, record
 
 CLIENT_APP = "simulations.flower_app:client_app"
 #: With `--baselines auto` the baselines run for presets of at most this many samples to train all of them on.
-CHEAP_PRESETS = ("mcoe-tiny",)
+CHEAP_PRESETS = ("mcoe-tiny", "mcoe-tiny-group")
 #: At most about this many rounds are evaluated on validation: enough for a curve, however many rounds there are.
 CURVE_POINTS = 12
 
@@ -73,10 +76,14 @@ def begin_or_resume(settings: SimulationSettings, folder: Path, display: Display
 def begin(settings: SimulationSettings, folder: Path) -> None:
     """Check what the run needs, claim its folder and write down what it is.
 
-    Raises DataMissing, ModelInvalid or MissingExtra when something is not there, OutputExists for the folder.
+    Raises DataMissing, ModelInvalid or MissingExtra when something is not there, SettingsError when the model is not
+    what they ask for, OutputExists for the folder.
     """
     run = new_run(settings)
     install(recorded(run))
+    if settings.batch_norm in ("local", "shared") and not batch_norm_names(build(settings.preset, seed=0).state_dict()):
+        fault = f"--batch-norm {settings.batch_norm}: {settings.model} has no batch normalisation; leave it out"
+        raise SettingsError([fault])
     if settings.base not in ("train", "scratch"):
         generation = read_card(Path(settings.base)).generation
         there = (generation.preset, generation.input_size, generation.representation)
@@ -144,13 +151,14 @@ def run(folder: Path, display: Display) -> dict[str, Any]:
     return summary
 
 
-def _wants_baselines(settings: SimulationSettings) -> bool:
-    return settings.baselines == "on" or (settings.baselines == "auto" and settings.model in CHEAP_PRESETS)
+def wants_baselines(settings: SimulationSettings) -> bool:
+    """Whether the baselines run: as asked, or because the preset is cheap, however the settings call it."""
+    return settings.baselines == "on" or (settings.baselines == "auto" and settings.preset in CHEAP_PRESETS)
 
 
 def _start_all_data(crew: Crew, folder: Path) -> list[Future[None]]:
     scene = open_scene(folder)
-    if not _wants_baselines(scene.settings) or scene.paths.arm("all_data").exists():
+    if not wants_baselines(scene.settings) or scene.paths.arm("all_data").exists():
         return []
     return [crew.start("all data in one place", train_all_data, folder)]
 
@@ -182,7 +190,7 @@ def _tune(crew: Crew, folder: Path, display: Display) -> None:
 def _start_baselines(crew: Crew, folder: Path, part: str) -> list[Future[None]]:
     """Start what needs the base and not the rounds; each client alone is evaluated on the part."""
     scene = open_scene(folder)
-    if not _wants_baselines(scene.settings):
+    if not wants_baselines(scene.settings):
         return []
     jobs = [
         crew.start(f"{arm.replace('-', ' ')} (upper line)", train_centralised, folder, arm)

@@ -23,9 +23,10 @@ from mcoe_model.networks import Network
 from mcoe_model.tensors import unpack
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from mcoe_model.workers import one_thread
+from server.presence import packed
 from simulations.coordination import coordinate, say_events
 from simulations.local_methods import local_method
-from simulations.local_methods.personal import keep_personal, personal_tensors
+from simulations.local_methods.personal import has_personal, keep_personal, personal_tensors
 from simulations.scene import Scene, cache_folder, open_scene
 
 #: Seconds in which the number of nodes must not have changed.
@@ -48,7 +49,7 @@ class SubjectStore:
     @property
     def has_own(self) -> bool:
         """Whether parts of the model are the client's own."""
-        return self._scene.settings.local_method.startswith("personal-")
+        return self._subject is not None and has_personal(self._scene.settings)
 
     def clip_names(self) -> tuple[str, ...]:
         if self._subject is None:
@@ -71,10 +72,10 @@ class SubjectStore:
         model = self.model()[0]
         return local_method(self._scene, self._subject, model, self.samples(model, "head"))
 
-    def keep(self, sent: Tensors, update: Tensors) -> None:
-        """Keep what is the client's own of the model that it trained."""
-        if self._subject is not None:
-            keep_personal(self._scene, self._subject, sent, update)
+    def keep(self, sent: Tensors, update: Tensors) -> Tensors:
+        """Keep what is the client's own of the model that it trained; returns the update as it is to be sent."""
+        assert self._subject is not None, "a client without clips sends no update"
+        return keep_personal(self._scene, self._subject, sent, update)
 
     def tried(self, model: Network, train_mode: TrainMode) -> Samples:
         return self.samples(model, train_mode)
@@ -98,13 +99,13 @@ def run_folder(context: Context) -> Path:
 
 
 def _keep_own(message: Message, context: Context, answer: Callable[[Message, Context], Message]) -> Message:
-    """Keep a client's own parts of what it has trained, in a run that has any."""
+    """Keep a client's own parts of what it has trained, in a run that has any, and send what it shares of them."""
     reply = answer(message, context)
     if message.metadata.message_type == MessageType.TRAIN and reply.has_content():
         store = _open_store(context)
         if store.has_own:
             sent, update = message.content.array_records["model"], reply.content.array_records["update"]
-            store.keep(unpack(sent["tensors"].data), unpack(update["tensors"].data))
+            reply.content["update"] = packed(store.keep(*(unpack(one["tensors"].data) for one in (sent, update))))
     return reply
 
 

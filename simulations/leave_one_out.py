@@ -120,7 +120,7 @@ class Clips:
         return Clips(**{name: tuple(values) for name, values in read_json(path).items()})
 
 
-def begin_or_resume(settings: MicroSettings, folder: Path, progress: Progress) -> Clips:
+def begin_or_resume(settings: MicroSettings, folder: Path, display: Display) -> Clips:
     """Claim the folder and decode the clips, or go on with the run that is in it.
 
     Raises NotResumable when that has other settings, OutputExists when the folder holds something else, DataMissing,
@@ -136,7 +136,7 @@ def begin_or_resume(settings: MicroSettings, folder: Path, progress: Progress) -
         write_json(paths.run, {"settings": asdict(settings), **origin()})
     try:
         if not paths.clips.exists():
-            _prepare(settings, paths, progress)
+            _prepare(settings, paths, display)
     except McoeError:
         if new:
             shutil.rmtree(folder)
@@ -231,12 +231,12 @@ def _measures(folds: list[Fold]) -> dict[str, Any]:
     }
 
 
-def _prepare(settings: MicroSettings, paths: Paths, progress: Progress) -> None:
+def _prepare(settings: MicroSettings, paths: Paths, display: Display) -> None:
     """Decode what the network will see of every clip; the list of clips is written last."""
     root = Path(settings.data)
-    index = read_micro_expressions(root)
+    index = read_micro_expressions(root, display.phase("read the table"))
     unusable, used, videos = list(index.unusable), [], []
-    frames = settings.config.frames
+    frames, progress = settings.config.frames, display.phase("decode clips")
     for done, clip in enumerate(index.clips):
         progress(done, len(index.clips), "clips decoded")
         video = decode(root, clip, frames=frames, size=settings.size)

@@ -6,6 +6,7 @@ Letters: T stages, N clips that are asked of.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,13 +44,28 @@ class Known:
         return replace(self.asked(clips), labels=np.array([self.told[clip] for clip in clips], np.int64))
 
 
+#: Accuracy on every stage's held-out clips and on its unseen ones: (T,) each.
+Asked = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
 @dataclass(frozen=True)
 class Learned:
-    """What came of a stream: R on own held-out clips and on unseen people, (T + 1, T) each, and the most bytes kept."""
+    """What came of a stream: R on own held-out clips and on unseen people, (T + 1, T) each, and the most bytes kept.
+
+    ``rejected``: how many of its updates went into no model, since they or their round were not fit; alone there are
+    none.
+    """
 
     own: NDArray[np.float64]
     unseen: NDArray[np.float64]
     bytes_kept: int
+    rejected: int = 0
+
+    @staticmethod
+    def of(rows: Sequence[Asked], bytes_kept: int, rejected: int = 0) -> Learned:
+        """From what was found after every stage, the base first."""
+        own, unseen = (np.array(side) for side in zip(*rows, strict=True))  # (T + 1, T) each
+        return Learned(own, unseen, bytes_kept, rejected)
 
 
 def learn_stream(
@@ -73,10 +89,10 @@ def learn_stream(
     """
     model = copy.deepcopy(base)
     kept = begin(method, copy.deepcopy(base), limit_bytes)
-    rows = [_accuracy(model, known, stream, exact)]
+    rows = accuracy(model, known, [stream], exact)
     most, number = 0, 0
     for stage, content in enumerate(stream.stages):
-        if isinstance(method, MethodSettings) and method.name == "joint":
+        if is_joint(method):
             model = copy.deepcopy(base)
             so_far = tuple(clip for one in stream.stages[: stage + 1] for clip in one.learned)
             fine_tune(model, known.learned(so_far), recipe, train_mode="head", keys=(*keys, "joint", stage))
@@ -89,9 +105,13 @@ def learn_stream(
                     kept = within(kept.after(model, samples, [known.lightings[clip] for clip in clips]), limit_bytes)
                     most = max(most, kept.size_bytes)
                 number += 1
-        rows.append(_accuracy(model, known, stream, exact))
-    own, unseen = (np.array(side) for side in zip(*rows, strict=True))  # (T + 1, T) each
-    return Learned(own, unseen, most)
+        rows += accuracy(model, known, [stream], exact)
+    return Learned.of(rows, most)
+
+
+def is_joint(method: MethodSettings | OwnMethod) -> bool:
+    """Whether this is no method but the upper line."""
+    return isinstance(method, MethodSettings) and method.name == "joint"
 
 
 def begin(method: MethodSettings | OwnMethod, base: MCOENet, limit_bytes: int) -> Retention | None:
@@ -110,16 +130,18 @@ def within(kept: Retention, limit_bytes: int) -> Retention:
     return kept
 
 
-def _accuracy(
-    model: MCOENet, known: Known, stream: DeviceStream, exact: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Accuracy on every stage's held-out clips and on its unseen ones: (T,) each."""
-    asked = tuple(sorted({clip for one in stream.stages for clip in (*one.held_out, *one.unseen)}))
+def accuracy(model: MCOENet, known: Known, streams: Sequence[DeviceStream], exact: bool) -> list[Asked]:
+    """The model's accuracy on every stream."""
+    stages = [one for stream in streams for one in stream.stages]
+    asked = tuple(sorted({clip for one in stages for clip in (*one.held_out, *one.unseen)}))
     correct = dict(zip(asked, _correct(model, known.asked(asked), exact), strict=True))
-    return (
-        np.array([np.mean([correct[clip] for clip in one.held_out]) for one in stream.stages]),
-        np.array([np.mean([correct[clip] for clip in one.unseen]) for one in stream.stages]),
-    )
+    return [
+        (
+            np.array([np.mean([correct[clip] for clip in one.held_out]) for one in stream.stages]),
+            np.array([np.mean([correct[clip] for clip in one.unseen]) for one in stream.stages]),
+        )
+        for stream in streams
+    ]
 
 
 def _correct(model: MCOENet, samples: FeatureSamples, exact: bool) -> NDArray[np.float64]:

@@ -32,6 +32,11 @@ from simulations.variants import begin_study, run_base
 
 #: Rounds that an attacker sees.
 SEEN = (1, 10)
+#: Settings that this study decides.
+DECIDED = (
+    *("seed", "grid", "fold", "baselines", "train", "batch_norm", "rounds"),
+    *("partition", "alpha", "local_method"),
+)
 EXAMPLES = """
 Examples:
 
@@ -43,8 +48,7 @@ Floats = NDArray[np.float64]
 
 def main(arguments: list[str] | None = None) -> None:
     """Run rounds, let an attacker learn from people of his own, and say what he can tell of the clients."""
-    left_out = ("seed", "grid", "fold", "baselines", "train", "rounds", "partition", "alpha", "local_method")
-    parser = make_parser("measure_leakage.py", __doc__ or "", EXAMPLES, leave_out=left_out)
+    parser = make_parser("measure_leakage.py", __doc__ or "", EXAMPLES, leave_out=DECIDED)
     parser.add_argument("--seeds", type=int, nargs="+", help="one run each, pooled [0]")
     request = read_request(parser, arguments, own={"seeds": [0]})
     if request is None:

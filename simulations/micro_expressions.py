@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mcoe_model.errors import ExitCode, McoeError
+from simulations.command import errors_as_one_line
 from simulations.console import Display
 from simulations.leave_one_out import MicroSettings, begin_or_resume, run
 
@@ -36,30 +35,20 @@ def main(
     epochs: Annotated[int, typer.Option(help="Epochs of each fold.")] = MicroSettings.epochs,
     size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = MicroSettings.size,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = MicroSettings.seed,
-    workers: Annotated[int, typer.Option(help="Processes; 0: one per core. Results do not depend on it.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core. Results do not depend on it.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Train CMFNet on micro-expressions, leaving every subject out once; print UF1 and UAR as MEGC2019 pools them."""
     display = Display(Console(stderr=as_json))
-    try:
+    with errors_as_one_line("run the same command again, with --out, to go on"):
         settings = MicroSettings(str(data.absolute()), epochs, size, seed)
         folder = (out or Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-micro-expressions").absolute()
         with display.live():
-            clips = begin_or_resume(settings, folder, display.phase("decode clips"))
+            clips = begin_or_resume(settings, folder, display)
             display.say(f"{len(clips.names)} clips of {len(clips.left_out)} subjects, in {escape(str(folder))}")
             for fault in clips.unusable:
                 display.say(escape(f"not used: line {fault['line']}, {fault['name']}: {fault['reason']}"))
             summary = run(folder, workers or os.cpu_count() or 1, display)
-    except McoeError as fault:
-        typer.echo(f"error: {fault}", err=True)
-        raise typer.Exit(fault.exit_code) from fault
-    except BrokenProcessPool:
-        typer.echo("error: a worker process was killed, most likely for want of memory; run the same command again, "
-                   "with --out and fewer --workers, to go on", err=True)
-        raise typer.Exit(ExitCode.FAILED) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; run the same command again, with --out, to go on", err=True)
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(summary))
     else:

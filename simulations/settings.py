@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args
 from mcoe_model.data.representations import REPRESENTATIONS
 from mcoe_model.data.synthetic.settings import DESIGNS, SyntheticSettings
 from mcoe_model.errors import DataMissing, SettingsError
-from mcoe_model.learning.settings import FineTuneSettings, Recipe, Schedule
+from mcoe_model.learning.settings import BatchNorm, FineTuneSettings, Recipe, Schedule
 from mcoe_model.networks.mcoe import McoeConfig
-from mcoe_model.networks.presets import PRESETS
+from mcoe_model.networks.presets import GROUP_ENDING, GROUP_PRESETS, PRESETS
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
 from server.aggregation.optimiser import OPTIMISERS, OptimiserName, OptimiserSettings
@@ -28,6 +28,7 @@ Protocol = Literal["unseen-subjects", "published"]
 Engine = Literal["local", "ray"]
 Baselines = Literal["auto", "on", "off"]
 Partition = Literal["subject", "iid", "label-skew"]
+BatchNormPolicy = Literal["auto", "frozen", "local", "shared", "group"]
 LocalMethod = Literal["none", "fedprox", "scaffold", "personal-router", "personal-experts"]
 
 #: Rules that need nothing which a simulation does not have.
@@ -70,6 +71,12 @@ class SimulationSettings:
     grid: str = _setting("", "learning rates to try in place of --lr, such as 3e-4,1e-3,3e-3; each arm takes its best")
     schedule: Schedule = _setting("step", "learning rate over the rounds: constant, step (x 0.94 a round) or cosine")
     train: TrainMode = _setting("full", "head (frozen backbones, cached features) or full")
+    batch_norm: BatchNormPolicy = _setting(
+        "auto",
+        "batch normalisation in the backbones, with --train full: frozen (the base's statistics), local (each client's "
+        "own, FedBN), shared (averaged) or group (group normalisation in its place); auto: shared with --base scratch, "
+        "else frozen",
+    )
     rule: str = _setting("weighted-mean", f"aggregation rule: {', '.join(SIMULATED_RULES)}")
     router: RouterMode = _setting("averaged", f"what becomes of the router: {', '.join(ROUTER_MODES)}")
     balance: float = _setting(0.01, "weight of the load-balancing term over experts on a client; 0: none")
@@ -111,6 +118,7 @@ class SimulationSettings:
             "baselines": get_args(Baselines),
             "design": DESIGNS,
             "partition": get_args(Partition),
+            "batch_norm": get_args(BatchNormPolicy),
             "local_method": get_args(LocalMethod),
         }.items():
             if getattr(self, name) not in choices and not (name in KINDS and is_own(name, getattr(self, name))):
@@ -139,6 +147,7 @@ class SimulationSettings:
                          "use --train full, or --base train")
         if self.local_method != "none" and self.train == "full":
             found.append(f"--local-method {self.local_method} trains the head: add --train head")
+        found += self._faults_of_batch_norm()
         if not 0 < self.alpha < math.inf:
             found.append(f"--alpha must be above 0 and finite, not {self.alpha}")
         if not 0 <= self.proximal < math.inf:
@@ -152,13 +161,30 @@ class SimulationSettings:
         config = PRESETS.get(self.preset)
         if config and config.fixed_size and self.picture_size != config.input_size:
             found.append(f"--size must be 0: {self.model} takes pictures of {config.input_size} pixels only")
-        if self.imagenet and config and not isinstance(config, McoeConfig):
-            found.append(f"--imagenet has weights of ResNet-18, which {self.model} does not contain; leave it out")
+        if self.imagenet and config and not (isinstance(config, McoeConfig) and config.norm == "batch"):
+            found.append(f"--imagenet has weights of ResNet-18, which {self.preset} does not contain; leave it out")
         for build in (lambda: self.rates, self._fine_tune, self._synthetic, lambda: self.optimiser, self.rule_settings):
             try:
                 build()
             except SettingsError as fault:
                 found += fault.faults
+        return found
+
+    def _faults_of_batch_norm(self) -> list[str]:
+        if self.batch_norm == "auto":
+            return []
+        flag, found = f"--batch-norm {self.batch_norm}", []
+        if self.train == "head":
+            found.append(f"{flag} is of trained backbones, and --train head freezes them: use --train full")
+        if self.batch_norm in ("frozen", "local") and self.base == "scratch":
+            found.append(f"{flag} relies on a trained base's statistics, and --base scratch has none: use --base train")
+        if self.model in GROUP_PRESETS:
+            found.append(f"{flag}: {self.model} has group normalisation already; leave it out")
+        elif self.batch_norm == "group" and self.preset not in GROUP_PRESETS:
+            there = ", ".join(name.removesuffix(GROUP_ENDING) for name in GROUP_PRESETS)
+            found.append(f"{flag} is there for --model {there}, not for {self.model}")
+        if self.batch_norm == "group" and self.base not in ("train", "scratch"):
+            found.append(f"{flag} changes what the base is: use --base train or --base scratch")
         return found
 
     def _fine_tune(self) -> FineTuneSettings:
@@ -183,7 +209,9 @@ class SimulationSettings:
     @property
     def preset(self) -> str:
         """The model's name in files and messages: the setting's, or one that no other code of somebody's own has."""
-        return locate("model", self.model).label if is_own("model", self.model) else self.model
+        if is_own("model", self.model):
+            return locate("model", self.model).label
+        return self.model + GROUP_ENDING if self.batch_norm == "group" else self.model
 
     @property
     def synthetic(self) -> SyntheticSettings | None:
@@ -226,10 +254,17 @@ class SimulationSettings:
         return dataclasses.replace(
             self._fine_tune(),
             learning_rate=self.rates[0],
-            # A client's batches show one person under one light: statistics learned from them fit nobody else.
-            batch_norm="running" if self.base == "scratch" else "frozen",
+            batch_norm=self._statistics,
             augment=self.train == "full" and self.protocol != "published",
         )
+
+    @property
+    def _statistics(self) -> BatchNorm:
+        """What becomes of a batch normalisation's statistics on a client; a network without any does not care."""
+        if self.batch_norm == "auto":
+            # A client's batches show one person under one light: statistics learned from them fit nobody else.
+            return "running" if self.base == "scratch" else "frozen"
+        return "running" if self.batch_norm in ("local", "shared") else "frozen"
 
     def rule_settings(self) -> RuleSettings:
         """Bounds of the aggregation rule."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -124,8 +124,28 @@ def device_streams(
     )
 
 
+def people_of(one: DeviceStream, records: Sequence[ClipRecord]) -> tuple[DeviceStream, ...]:
+    """What of a stream everybody in it has on a device of his own: a stage without clips of his is one without lessons.
+
+    The stream of one subject is that itself.
+    """
+    subjects = sorted({records[clip].subject for stage in one.stages for clip in stage.learned})
+    return tuple(
+        DeviceStream(
+            subject,
+            tuple(
+                replace(stage, learned=tuple(clip for clip in stage.learned if records[clip].subject == subject))
+                for stage in one.stages
+            ),
+        )
+        for subject in subjects
+    )
+
+
 def lessons(stage: Stage, clips: int) -> tuple[Clips, ...]:
-    """A stage's clips to learn as lessons of at most ``clips``, as equal as can be."""
+    """A stage's clips to learn as lessons of at most ``clips``, as equal as can be; none where there are no clips."""
+    if not stage.learned:
+        return ()
     parts = -(-len(stage.learned) // clips)
     return tuple(tuple(int(i) for i in part) for part in np.array_split(np.array(stage.learned), parts))
 

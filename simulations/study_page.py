@@ -50,6 +50,7 @@ def page(
         "resolved*. Recovered gain is (federated - base) / (centralised - base); in brackets where centralised "
         "training gains less than 5 points over the base, or that is not resolved: federation cannot be judged by it.",
     ]
+    parts.append(_in_short(tables))
     if figure:
         parts.append(f"![Difference of every setting to the reference, in points of WAR]({figure})")
     for factor, rows, command in zip(grid.factors, tables, commands, strict=True):
@@ -58,6 +59,26 @@ def page(
         parts += [f"## {one.says}", table.strip(), *(f"![{one.says}]({address})" for address in figures)]
         parts.append(f"    {command}")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _in_short(tables: Sequence[Sequence[Row]]) -> str:
+    """What the page comes to: how many comparisons have which verdict, and whether federation can be judged at all."""
+    compared = [row for table in tables for row in table if row.difference]
+    if not compared:
+        return ""
+    named = []
+    for verdict in _COLOURS:
+        rows = [row.value for row in compared if row.verdict == verdict]
+        if rows:
+            which = f" ({', '.join(rows)})" if verdict in ("better", "worse") else ""
+            named.append(f"{len(rows)} {verdict}{which}")
+    judged = {row.value: row for table in tables for row in table if row.informative is not None}
+    passed = [value for value, row in judged.items() if row.informative]
+    gate = (
+        f"Training in one place gains enough over the base for federation to be judged in {len(passed)} of "
+        f"{len(judged)} settings" + (f": {', '.join(passed)}." if passed else ", so no recovered gain here counts.")
+    )
+    return f"**In short**: of {len(compared)} comparisons {', '.join(named)}. " + (gate if judged else "")
 
 
 def differences_figure(tables: Sequence[Sequence[Row]]) -> bytes:

@@ -22,7 +22,7 @@ from mcoe_model.data.synthetic.settings import DEFAULT_DIFFICULTY, DESIGNS, SEE_
 from mcoe_model.data.synthetic.sheet import write_sheet
 from mcoe_model.data.synthetic.statistics import SEE, Statistics, measure
 from mcoe_model.data.synthetic.writer import write_see
-from mcoe_model.errors import ExitCode, McoeError
+from simulations.command import errors_as_one_line
 from simulations.console import Display
 
 app = typer.Typer(add_completion=False)
@@ -46,7 +46,7 @@ def main(
         float, typer.Option(help="0: every emotion by the book; larger: weaker expressions, more different people.")
     ] = DEFAULT_DIFFICULTY,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; 0: one per core. Results do not depend on it.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core. Results do not depend on it.")] = 0,
     raw_events: Annotated[
         bool, typer.Option("--raw-events", help="Write the events themselves too, and a table that names them.")
     ] = False,
@@ -54,7 +54,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Write a synthetic data set in exactly SEE's layout, with the statistics of its pictures beside SEE's."""
-    try:
+    with errors_as_one_line("run the same command again to go on"):
         settings = SyntheticSettings(subjects, sequences or None, size, design, difficulty, seed)
         display = Display(Console(stderr=as_json))
         started = time.monotonic()
@@ -66,12 +66,6 @@ def main(
             if sheet is not None:
                 write_sheet(sheet, settings)
         summary = summarise(root, settings, time.monotonic() - started)
-    except McoeError as fault:
-        typer.echo(f"error: {fault}", err=True)
-        raise typer.Exit(fault.exit_code) from fault
-    except KeyboardInterrupt:
-        typer.echo("stopped; run the same command again to go on", err=True)
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(summary))
     else:

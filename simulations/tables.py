@@ -23,13 +23,18 @@ def write_csv(path: Path, rows: Rows) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
-def write_for_people(path: Path, rows: Rows) -> None:
-    """Write rows as ``path``.md and ``path``.tex; shares in [0, 1] become percentages with one decimal."""
+def write_for_people(path: Path, rows: Rows, caption: str = "") -> None:
+    """Write rows as ``path``.md and ``path``.tex; shares in [0, 1] become percentages with one decimal.
+
+    The caption, which says what must be known to read them, stands below.
+    """
     head, cells = list(rows[0]), [[_shown(value) for value in row.values()] for row in rows]
     markdown = ["| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *cells]]
+    markdown += ["", caption] if caption else []
     write_bytes(path.with_suffix(".md"), ("\n".join(markdown) + "\n").encode())
-    lines = [" & ".join(line).replace("_", r"\_") + r" \\" for line in [head, *cells]]
+    lines = [_latex(" & ".join(line)) + r" \\" for line in [head, *cells]]
     table = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", lines[0], r"\hline", *lines[1:], r"\end{tabular}"]
+    table += ["", _latex(caption)] if caption else []
     write_bytes(path.with_suffix(".tex"), ("\n".join(table) + "\n").encode())
 
 
@@ -37,3 +42,7 @@ def _shown(value: Any) -> str:
     if value is None:
         return "-"
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _latex(text: str) -> str:
+    return text.replace("_", r"\_").replace("%", r"\%")

@@ -33,7 +33,7 @@ Examples:
 #: Settings that only mean something with clients.
 OF_ROUNDS = (
     *("base", "rounds", "cohort", "local_epochs", "batch_size", "lr", "grid", "schedule"),
-    *("train", "rule", "router", "faulty", "engine", "baselines"),
+    *("train", "batch_norm", "rule", "router", "faulty", "engine", "baselines"),
     *("partition", "alpha", "balance", "local_method", "proximal"),
     *("server_optimiser", "server_lr", "server_momentum", "server_second_momentum", "server_adaptivity"),
 )

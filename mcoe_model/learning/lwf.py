@@ -4,7 +4,8 @@ Li & Hoiem 2016, "Learning without Forgetting", https://arxiv.org/abs/1606.09282
 What differs: there old and new classes have heads of their own, here every emotion is both old and new, so one head
 learns and is distilled; the cross-entropy with the old answers is written as their divergence (the same gradient)
 times the square of the temperature (Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2), so that
-``strength`` does not depend on it; and the old model speaks in evaluation mode.
+``strength`` does not depend on it; and the old model speaks in evaluation mode. In rounds it is the one that the
+device's own last lesson left, not the one that the round begins from.
 """
 
 from __future__ import annotations

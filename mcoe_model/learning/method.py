@@ -50,7 +50,10 @@ class Retention(Protocol):
         ...
 
     def method(self, model: Network) -> ContinualMethod | None:
-        """The method in the next lesson, which begins from this model; None where there is nothing to do."""
+        """The method in the next lesson, which begins from this model; None where there is nothing to do.
+
+        Alone it is the model that the last lesson left; in rounds the lessons of others went into it too.
+        """
         ...
 
     def after(self, model: Network, samples: Samples, lightings: Sequence[str]) -> Retention:

@@ -100,7 +100,8 @@ def retention(settings: MethodSettings, base: MCOENet, limit_bytes: int) -> Rete
         kept = Distilled(base, settings.weight("strength"))
     elif settings.name in REMEMBERING:
         importance = Importance(base) if settings.eviction == "re-fed" else None
-        kept = Remembered.begin(_over(settings), _entry(settings.name, base), _features(base), limit_bytes, importance)
+        entry, features = _entry(settings.name, base), feature_bytes(base)
+        kept = Remembered.begin(_over(settings), entry, features, limit_bytes, importance)
     else:
         return None
     if kept.size_bytes > limit_bytes:
@@ -116,14 +117,14 @@ def _over(settings: MethodSettings) -> Callable[[ReplaySamples], ContinualMethod
     return AveragedGradients if settings.name == "a-gem" else PlainReplay
 
 
-def _features(model: MCOENet) -> int:
-    """Bytes that an entry of features counts."""
+def feature_bytes(model: MCOENet) -> int:
+    """Bytes that a remembered clip counts whose features are kept."""
     return 4 * model.config.features * 2 + len(EMOTIONS) * 4 + ENTRY_BYTES
 
 
 def _entry(name: MethodName, model: MCOENet) -> int:
     """Bytes that an entry of a method counts: four grey pictures in place of their features."""
-    return 4 * model.config.input_size**2 + ENTRY_BYTES if name == "experience-replay" else _features(model)
+    return 4 * model.config.input_size**2 + ENTRY_BYTES if name == "experience-replay" else feature_bytes(model)
 
 
 def described(methods: Sequence[MethodSettings]) -> list[dict[str, object]]:

@@ -7,8 +7,8 @@ I = sum over p = 1..s of 1/p x ||gradient of its loss at v_p||^2 (equations 4 an
 
 What differs: v begins at w each time, and is not kept, since it would count against the memory's limit; the gradient in
 a step is the mean over the clips, not the sum, so that ``rate`` does not depend on how many there are; only the head
-learns; choosing comes at a lesson's end, not at the next one's begin, so that the limit holds at any time. Alone on a
-device, w is the model that the device began from.
+learns; choosing comes at a lesson's end, not at the next one's begin, so that the limit holds at any time. In a
+round, w is the model that the round began from, alone on a device the one that the device began from.
 
 Letters: N clips.
 """

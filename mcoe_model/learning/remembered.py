@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,12 @@ class Remembered:
         if not entries:
             raise SettingsError([f"a remembered clip takes {entry_bytes} bytes, more than the limit of {limit_bytes}"])
         return Remembered(ReplayMemory("comparison", entries * feature_bytes), over, entry_bytes, importance)
+
+    def begins_from(self, world: Network) -> Remembered:
+        """The same in a round that begins from the model ``world``, beside which importance is measured."""
+        if self.importance is None:
+            return self
+        return replace(self, importance=replace(self.importance, world=copy.deepcopy(world)))
 
     @property
     def size_bytes(self) -> int:

@@ -11,7 +11,7 @@ L tokens, d channels of a token, X inputs of the experts, E experts, k chosen on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from mcoe_model.networks.mco_mamba import MCOMamba
 from mcoe_model.networks.mcoe_pieces import pieces
 from mcoe_model.networks.network import Features, Network, three_channels
 from mcoe_model.networks.pieces import Piece
-from mcoe_model.networks.resnet import ResNet
+from mcoe_model.networks.resnet import GROUP, Norm, ResNet
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class McoeConfig:
     backbones: Literal["four", "two"] = "four"  # one for each picture, or one for each modality
     width: int = 64  # channels of the backbone's first stage
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
+    norm: Norm = "batch"  # what normalises in the backbones
     features: int = 1000  # F, of each picture
     channels: int = 4  # d
     hidden: int = 1024  # X
@@ -89,6 +90,10 @@ class McoeConfig:
             faults.append(f"backbones is {self.backbones!r}, must be 'four' or 'two'")
         if min(self.blocks) < 1:
             faults.append(f"blocks is {self.blocks}, every stage needs at least one")
+        if self.norm not in get_args(Norm):
+            faults.append(f"norm is {self.norm!r}, must be one of {', '.join(get_args(Norm))}")
+        if self.norm == "group" and self.width % GROUP:
+            faults.append(f"width is {self.width}, must be a multiple of {GROUP} for group normalisation")
         if self.channels < 1 or self.channels % 2 or self.features * 2 % self.channels:
             faults.append(f"channels is {self.channels}, must be even and divide 2 x features ({2 * self.features})")
         if self.top_k > self.experts:
@@ -116,7 +121,9 @@ class MCOENet(Network):
         self.roles = ("first", "last") if config.backbones == "four" else ("any",)
         self.backbones = nn.ModuleDict(
             {
-                self._backbone_name(modality, role): ResNet(config.features, width=config.width, blocks=config.blocks)
+                self._backbone_name(modality, role): ResNet(
+                    config.features, width=config.width, blocks=config.blocks, norm=config.norm
+                )
                 for modality in ("frame", "event")
                 for role in self.roles
             }
@@ -159,7 +166,7 @@ class MCOENet(Network):
         return self.head(*features, routing=True)
 
     def published_pieces(self) -> list[Piece]:
-        if self.config.backbones != "four" or not self.config.dead:
+        if self.config.backbones != "four" or self.config.norm != "batch" or not self.config.dead:
             raise ModelInvalid(f"a published checkpoint does not fit preset {self.config.preset!r}; use preset 'mcoe'")
         return pieces(self)
 

@@ -11,6 +11,8 @@ and 4096; no tensors that cannot act.
 a quarter as wide with one block in each stage, 128 features (64 tokens), pictures of 64 pixels, experts and router 64
 wide, two blocks in place of five in a deep expert, dropout 0.1 in place of 0.5.
 
+``mcoe-edge-group`` and ``mcoe-tiny-group`` have group normalisation in their backbones, and are otherwise the same.
+
 ``seen`` is SEEN as published in its best setting, E4_S3: four event pictures, three left out between two of them.
 ``seen-e4-s1`` and so on are its other published settings, with the same parameters.
 
@@ -63,6 +65,13 @@ MCOE_PRESETS: dict[str, McoeConfig] = {
     ),
 }
 
+#: The ending of a preset's name that has group normalisation in place of batch normalisation.
+GROUP_ENDING = "-group"
+GROUP_PRESETS: dict[str, McoeConfig] = {
+    name + GROUP_ENDING: dataclasses.replace(MCOE_PRESETS[name], preset=name + GROUP_ENDING, norm="group")
+    for name in ("mcoe-edge", "mcoe-tiny")
+}
+
 SEEN_PRESETS: dict[str, SeenConfig] = {
     "seen": SeenConfig("seen"),
     "seen-e4-s1": SeenConfig("seen-e4-s1", steps=4, skip=1),
@@ -73,7 +82,7 @@ SEEN_PRESETS: dict[str, SeenConfig] = {
 }
 
 #: Every model that the commands know.
-PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, **SEEN_PRESETS, "cmfnet": CmfnetConfig("cmfnet")}
+PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, **GROUP_PRESETS, **SEEN_PRESETS, "cmfnet": CmfnetConfig("cmfnet")}
 
 
 def add_preset(name: str, config: ModelConfig) -> None:

@@ -5,6 +5,11 @@ State-dict names and initialisation equal torchvision's ``resnet18``, so that it
 from it in three sizes one may choose (the width of the first stage, the blocks of each stage, the outputs of ``fc``)
 and in its memory format: pictures and convolution weights are channels-last, which is up to twice as fast on a CPU.
 
+Group normalisation can stand in place of batch normalisation, under the same names: Wu & He, "Group Normalization",
+ECCV 2018, https://arxiv.org/abs/1803.08494 (equations 1 to 3 and 7). It keeps no statistics, and a picture's features
+do not depend on its batch. Differs from theirs: 8 channels in a group, whatever the width, where they mostly have 32
+groups; a first stage of 16 channels has no 32.
+
 Letters: N pictures, H and W height and width [pixels], c channels of a stage, F outputs.
 """
 
@@ -13,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +28,24 @@ from mcoe_model.networks.weights_file import read_state_dict
 
 log = logging.getLogger(__name__)
 
+Norm = Literal["batch", "group"]
+#: Channels that group normalisation takes together.
+GROUP = 8
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut; the first convolution and the shortcut take the stride."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm = "batch") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
+        self.bn1 = _normalisation(norm, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.bn2 = _normalisation(norm, outputs)
         self.downsample: nn.Module | None = None
         if stride != 1 or inputs != outputs:
             shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+            self.downsample = nn.Sequential(shortcut, _normalisation(norm, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
@@ -49,18 +59,25 @@ class ResNet(nn.Module):
     """Pictures (N, 3, H, W) -> features (N, outputs): the values of ``fc``, without activation.
 
     ``width`` is the number of channels of the first stage (64 in ResNet-18), doubled by each of the next three;
-    ``blocks`` counts the basic blocks of the four stages.
+    ``blocks`` counts the basic blocks of the four stages. With ``norm`` group, ``width`` is a multiple of GROUP.
     """
 
-    def __init__(self, outputs: int, *, width: int = 64, blocks: tuple[int, int, int, int] = (2, 2, 2, 2)) -> None:
+    def __init__(
+        self,
+        outputs: int,
+        *,
+        width: int = 64,
+        blocks: tuple[int, int, int, int] = (2, 2, 2, 2),
+        norm: Norm = "batch",
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = _normalisation(norm, width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(width, width, blocks[0], stride=1)
-        self.layer2 = _stage(width, 2 * width, blocks[1], stride=2)
-        self.layer3 = _stage(2 * width, 4 * width, blocks[2], stride=2)
-        self.layer4 = _stage(4 * width, 8 * width, blocks[3], stride=2)
+        self.layer1 = _stage(width, width, blocks[0], 1, norm)
+        self.layer2 = _stage(width, 2 * width, blocks[1], 2, norm)
+        self.layer3 = _stage(2 * width, 4 * width, blocks[2], 2, norm)
+        self.layer4 = _stage(4 * width, 8 * width, blocks[3], 2, norm)
         self.fc = nn.Linear(8 * width, outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -78,9 +95,13 @@ class ResNet(nn.Module):
         return features
 
 
-def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+def _stage(inputs: int, outputs: int, blocks: int, stride: int, norm: Norm) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride, norm)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1, norm) for _ in range(blocks - 1)))
+
+
+def _normalisation(norm: Norm, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(channels // GROUP, channels)
 
 
 def load_imagenet(backbones: Iterable[ResNet], path: Path) -> tuple[str, ...]:

@@ -1,13 +1,15 @@
 """Reading a folder of micro-expressions: what counts, in which order, and why a row does not."""
 
+import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from mcoe_model.data.micro_expressions import CLASSES, decode, read_micro_expressions
-from mcoe_model.errors import DataInvalid, DataMissing
+from mcoe_model.errors import DataInvalid, DataMissing, MissingExtra
 
 
 def write(root: Path, table: str, *folders: str, numbers: range = range(1, 13)) -> Path:
@@ -51,10 +53,9 @@ def test_a_row_that_cannot_be_used_is_listed_with_its_line_and_reason(tmp_path: 
         ("s1,a,anger,,", "is in line 2 already"),
         ("s1,b,others,,", "others is in none of the classes negative, positive, surprise"),
         (",c,anger,,", "names no subject"),
-        ("s1,../a,anger,,", "../a is not a folder below the root"),
-        ("s1,nowhere,anger,,", "there is no such folder"),
-        ("s1,film.avi,anger,,", "is a video; write its pictures into a folder and name that: "
-                                "ffmpeg -i film.avi film/%05d.png"),
+        ("s1,../a,anger,,", "../a is no place below the root"),
+        ("s1,nowhere,anger,,", "there is no such folder or video"),
+        ("s1,film.avi,anger,,", "is torn or no video"),
         ("s1,empty,anger,,", "the folder holds no numbered picture"),
         ("s1,d,anger,x,", "onset 'x' is not the number of a picture"),
         ("s1,e,anger,3,40", "there is no picture of the offset, 40; there are 1 to 12"),
@@ -99,6 +100,46 @@ def test_decoding_spreads_over_the_clip_and_keeps_red_first(tmp_path: Path) -> N
     assert video[:, 1, 1].tolist() == [[number, 100, 200] for number in range(1, 20, 2)]
     (tmp_path / clip.pictures[4]).write_bytes(b"\x89PNG torn")
     assert decode(tmp_path, clip, frames=10, size=2) == "a/reg2_img5.png is torn or no picture"
+
+
+def test_the_pictures_of_a_video_are_those_of_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, "subject,clip,emotion,onset,offset\ns1,a,fear,3,12\ns2,film.avi,fear,3,12\n", "a")
+    with av.open(str(tmp_path / "film.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 8, 4, "bgr0"  # without loss
+        for number in range(1, 13):
+            with Image.open(tmp_path / f"a/reg2_img{number}.png") as picture:
+                container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    index = read_micro_expressions(tmp_path)
+    folder, video = index.clips
+    assert index.unusable == () and len(video.pictures) == 10
+    decoded = decode(tmp_path, video, frames=10, size=4)
+    assert isinstance(decoded, np.ndarray)
+    assert decoded.tolist() == decode(tmp_path, folder, frames=10, size=4).tolist()  # type: ignore[union-attr]
+    (tmp_path / "film.avi").write_bytes((tmp_path / "film.avi").read_bytes()[:1200])
+    assert decode(tmp_path, video, frames=10, size=4) == "film.avi is torn or no video"
+
+
+def test_reading_tells_how_far_it_is_before_the_first_clip_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "subject,clip,emotion\ns1,film.avi,fear\ns1,a,fear\ns2,b,others\n", "a", "b")
+    (tmp_path / "film.avi").write_bytes(b"RIFF")
+    told: list[object] = []
+    monkeypatch.setattr("mcoe_model.data.micro_expressions.count_pictures", lambda path: told.append(path.name) or 3)
+    read_micro_expressions(tmp_path, lambda done, total, note: told.append((done, total)))
+    assert told == [(0, 3), "film.avi", (1, 3), (2, 3), (3, 3)]
+
+
+def test_a_video_without_its_reader_is_an_error_that_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "subject,clip,emotion\ns1,film.avi,fear\n")
+    (tmp_path / "film.avi").write_bytes(b"RIFF")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtra, match=r"film.avi is a video, which needs PyAV: pip install 'mcoe\[video\]'"):
+        read_micro_expressions(tmp_path)
 
 
 def test_a_larger_picture_is_averaged_over_areas(tmp_path: Path) -> None:

@@ -162,6 +162,16 @@ def test_importance_adds_up_squared_gradients_of_a_model_tied_to_the_global_one(
     assert set(kept.names) == {learned.names[position] for position in most}
 
 
+def test_in_a_round_importance_is_measured_beside_the_model_that_it_began_from():
+    base, world, learned = model(), model(seed=4), clips("then", [0, 1, 2, 3, 4, 5])
+    exemplars = exemplars_of(base, learned, lightings=["normal"] * 6, day=0)
+    kept = retention(MethodSettings("latent-replay", eviction="re-fed"), base, 3 * ENTRY).begins_from(world)
+    most = [set(np.argsort(-Importance(one).of(exemplars))[:3]) for one in (world, base)]
+    assert most[0] != most[1]
+    names = kept.after(base, learned, ["normal"] * 6).memory.names
+    assert set(names) == {learned.names[position] for position in most[0]}
+
+
 @pytest.mark.parametrize("eviction", ["reservoir", "re-fed"])
 @pytest.mark.parametrize("name", KEEPING)
 def test_what_is_kept_stays_within_its_limit_and_trains(name, eviction):

@@ -47,6 +47,22 @@ def test_tiny_is_tiny(tiny):
     assert (tiny.config.tokens, tiny.feature_size, tiny.config.input_size) == (64, 128, 64)
 
 
+def test_with_group_normalisation_features_of_a_picture_are_its_own_even_in_training():
+    model = build("mcoe-tiny-group", seed=1)
+    assert not any("running" in name for name in model.state_dict())
+    assert count(model) == count(build("mcoe-tiny", seed=1))
+    pictures = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([model.encode(pictures[i : i + 1], "event", "any") for i in range(4)])
+    torch.testing.assert_close(model.encode(pictures, "event", "any"), alone)
+    assert not torch.allclose(build("mcoe-tiny", seed=1).encode(pictures, "event", "any")[:1],
+                              build("mcoe-tiny", seed=1).encode(pictures[:2], "event", "any")[:1])
+
+
+def test_group_normalisation_needs_whole_groups():
+    with pytest.raises(SettingsError, match="multiple of 8"):
+        McoeConfig("odd", width=12, norm="group")
+
+
 def test_equal_seeds_give_equal_bits_whatever_was_drawn_before():
     first = build("mcoe-tiny", seed=7).state_dict()
     state = torch.random.get_rng_state()

@@ -12,7 +12,7 @@ from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError, TooFewSubjects
 from mcoe_model.names import EMOTIONS
 from simulations.label_noise import confusion, given_label
-from simulations.streams import DESIGN, device_streams, lessons
+from simulations.streams import DESIGN, device_streams, lessons, people_of
 
 
 def records(design, subjects=8, sequences=None):
@@ -103,6 +103,26 @@ def test_lessons_are_a_stages_clips_in_their_order_and_as_equal_as_can_be():
     assert {len(lesson) for lesson in cut} <= {4, 5}
     whole = dataclasses.replace(one.stages[0], learned=(3, 1, 2))
     assert lessons(whole, 8) == ((3, 1, 2),)
+    assert lessons(dataclasses.replace(whole, learned=()), 8) == ()
+
+
+def test_in_a_stream_of_people_everybody_has_a_device_of_his_own_with_lessons_in_one_stage():
+    found = records("see-like", subjects=16)
+    subjects = sorted({record.subject for record in found})
+    learners, unseen = [s for n, s in enumerate(subjects) if n % 4], subjects[::4]
+    (one,) = device_streams("subjects", found, learners, unseen, seed=0)
+    each = people_of(one, found)
+    assert [person.device for person in each] == learners
+    for place, stage in enumerate(one.stages):
+        parts = [person.stages[place] for person in each]
+        assert sorted(c for part in parts for c in part.learned) == sorted(stage.learned)
+        for part in parts:
+            assert dataclasses.replace(part, learned=()) == dataclasses.replace(stage, learned=())
+    for person in each:
+        assert {found[c].subject for stage in person.stages for c in stage.learned} == {person.device}
+        assert sum(bool(stage.learned) for stage in person.stages) == 1
+    (alone, *_) = device_streams("emotions", found, learners[:1], unseen, seed=0)
+    assert people_of(alone, found) == (alone,)
 
 
 def test_labels_are_wrong_as_often_as_the_matrix_says():

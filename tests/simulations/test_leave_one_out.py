@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.streams import stream
+from simulations.console import Display
 from simulations.leave_one_out import MicroSettings, begin_or_resume, train_fold
 from simulations.micro_expressions import app
 
@@ -81,7 +83,7 @@ def test_every_subject_is_left_out_once_and_the_counts_are_pooled(run) -> None:
 
 def test_what_cannot_be_used_is_listed_and_faces_do_not_stay(run) -> None:
     folder, summary = run
-    assert summary["unusable"] == [{"line": 11, "name": "clips/absent", "reason": "there is no such folder"}]
+    assert summary["unusable"] == [{"line": 11, "name": "clips/absent", "reason": "there is no such folder or video"}]
     assert not (folder / "pictures.npy").exists()
     assert json.loads((folder / "run.json").read_text())["settings"]["epochs"] == EPOCHS
 
@@ -90,7 +92,7 @@ def test_a_run_that_was_stopped_within_a_fold_goes_on_to_the_same_predictions(
     run, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, settings = tmp_path / "run", MicroSettings(str(drawn), EPOCHS, SIZE)
-    begin_or_resume(settings, folder, lambda *_: None)
+    begin_or_resume(settings, folder, Display(Console(quiet=True)))
     train_fold(folder, 0)
     monkeypatch.setattr("mcoe_model.learning.checkpoint.Checkpoint.save", _save_then_stop)
     with pytest.raises(KeyboardInterrupt):
@@ -138,6 +140,7 @@ def test_useless_data_are_one_line_and_leave_nothing(
     found, output, error = micro("--data", str(tmp_path), "--out", str(tmp_path / "run"), "--json", *options)
     line = error.strip().splitlines()[-1]
     assert (found, output) == (code, "") and line.startswith("error: ") and words in line
+    assert ("read the table" in error) == (code != 2)
     assert not (tmp_path / "run").exists()
 
 

@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from mcoe_model.errors import SettingsError
 from mcoe_model.learning.fine_tune import middle_window
 from mcoe_model.learning.weights import load_model
 from mcoe_model.model_file import Tensors, read_model, tensors_sha256
 from server.aggregation.router import is_router
 from simulations.coordination import coordinate, open_registry
-from simulations.experiment import CLIENT_APP
+from simulations.experiment import CLIENT_APP, begin
 from simulations.flower_app import SubjectStore
 from simulations.local_grid import LOCAL_POLL, LocalGrid
 from simulations.local_methods.fedprox import FedProx
@@ -28,6 +29,7 @@ from simulations.local_methods.state import ClientState
 from simulations.local_methods.terms import trained_parameters
 from simulations.parts import make_parts
 from simulations.scene import open_scene
+from simulations.settings import SimulationSettings
 from simulations.variants import begin_variant
 
 NO_DRAWS = np.random.default_rng(0)
@@ -121,6 +123,46 @@ def test_a_router_of_ones_own_stays_with_its_client_and_the_server_has_the_avera
     before = ClientState(scene.paths.folder / "personal").before(clients[1], 2)
     store.samples(model, "head")
     np.testing.assert_array_equal(model.state_dict()["moe.router.down.bias"].numpy(), before["moe.router.down.bias"])
+
+
+def test_batch_normalisation_of_ones_own_stays_with_its_client_and_the_server_keeps_the_bases(
+    prepared_base: Path, tmp_path: Path
+) -> None:
+    shared = federate(prepared_base, tmp_path / "shared", train="full", batch_norm="shared", rounds=1)
+    models = federate(prepared_base, tmp_path / "local", train="full", batch_norm="local")
+    scene = open_scene(tmp_path / "local")
+    base, clients = read_model(scene.paths.base)[0], scene.subjects("clients")
+    first = [ClientState(scene.paths.folder / "personal").before(client, 2) for client in clients]
+    counts = np.array([len(scene.indices("clients", client)) for client in clients], np.float64)
+    for name in base:
+        if ".bn" in name or ".downsample.1." in name:  # as torchvision calls them
+            assert all(np.array_equal(model[name], base[name]) for model in models)
+            if not name.endswith("num_batches_tracked"):
+                average = np.tensordot(counts / counts.sum(), np.stack([one.pop(name) for one in first]), 1)
+                np.testing.assert_allclose(shared[0][name], average, rtol=1e-4, atol=1e-5)
+                assert not np.array_equal(shared[0][name], base[name])
+        else:  # a first round trains as one in which everything is averaged
+            np.testing.assert_array_equal(models[0][name], shared[0][name])
+    assert not any(first)
+    before, after = (personal_tensors(scene, clients[1], number) for number in (2, 3))
+    model, _ = SubjectStore(scene, 1).model()
+    SubjectStore(scene, 1).samples(model, "full")
+    for name in before:
+        assert not np.array_equal(before[name], after[name])
+        np.testing.assert_array_equal(model.state_dict()[name].numpy(), before[name])
+
+
+def test_a_model_without_batch_normalisation_has_none_of_its_own_or_shared(tmp_path: Path) -> None:
+    code = (Path(__file__).parents[2] / "examples" / "small_network.py").read_text()
+    for name, norm in (("batch", "nn.BatchNorm2d(outputs)"), ("group", "nn.GroupNorm(4, outputs)")):
+        (tmp_path / f"{name}.py").write_text(code.replace("nn.BatchNorm2d(outputs)", norm))
+    models = {name: f"{tmp_path / name}.py:SmallConfig" for name in ("batch", "group")}
+    begin(SimulationSettings(model=models["batch"], batch_norm="local"), tmp_path / "run")
+    begin(SimulationSettings(model=models["group"]), tmp_path / "left-to-itself")
+    for policy, model in (("local", models["group"]), ("shared", models["group"]), ("shared", "cmfnet")):
+        with pytest.raises(SettingsError, match=f"--batch-norm {policy}: .* has no batch normalisation") as caught:
+            begin(SimulationSettings(model=model, batch_norm=policy), tmp_path / "refused")
+        assert "\n" not in str(caught.value) and not (tmp_path / "refused").exists()
 
 
 @pytest.mark.parametrize("partition", ["iid", "label-skew"])

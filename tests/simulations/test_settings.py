@@ -5,6 +5,8 @@ import tomllib
 import pytest
 
 from mcoe_model.errors import DataMissing, SettingsError
+from simulations import compare_personal, measure_leakage
+from simulations.experiment import wants_baselines
 from simulations.settings import SimulationSettings, make_settings, read_toml
 
 
@@ -14,6 +16,50 @@ def test_all_faults_are_reported_together():
     said = str(caught.value)
     for flag in ("--model", "--rounds", "--cohort", "--rule", "learning rate", "--fold", "subjects"):
         assert flag in said
+
+
+@pytest.mark.parametrize("base", ["train", "scratch"])
+def test_batch_normalisation_left_to_itself_is_frozen_on_a_trained_base_and_shared_from_scratch(base):
+    usual = SimulationSettings(base=base)
+    named = SimulationSettings(base=base, batch_norm={"train": "frozen", "scratch": "shared"}[base])
+    assert named.client_recipe == usual.client_recipe and named.preset == usual.preset == "mcoe-tiny"
+    assert usual.client_recipe.batch_norm == {"train": "frozen", "scratch": "running"}[base]
+
+
+def test_group_normalisation_is_another_model():
+    assert SimulationSettings(batch_norm="group").preset == "mcoe-tiny-group"
+    assert SimulationSettings(model="mcoe-edge", batch_norm="group", base="scratch").preset == "mcoe-edge-group"
+
+
+@pytest.mark.parametrize("norm", [{"batch_norm": "group"}, {"model": "mcoe-tiny-group"}])
+def test_one_preset_has_the_same_baselines_whatever_it_is_called(norm):
+    assert wants_baselines(SimulationSettings(**norm)) and not wants_baselines(SimulationSettings(model="mcoe"))
+    assert not wants_baselines(SimulationSettings(**norm, baselines="off"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_norm": "mine"}, ["--batch-norm must be one of"]),
+        ({"batch_norm": "shared", "train": "head"}, ["--train full"]),
+        ({"batch_norm": "frozen", "base": "scratch"}, ["trained base"]),
+        ({"batch_norm": "local", "base": "scratch", "model": "mcoe-tiny-group"}, ["trained base", "already"]),
+        ({"batch_norm": "group", "model": "seen", "base": "a.safetensors"}, ["not for seen", "what the base is"]),
+        ({"batch_norm": "group", "imagenet": "resnet18.pth", "rounds": 0}, ["--imagenet", "--rounds"]),
+    ],
+)
+def test_batch_normalisations_that_cannot_be_are_refused(settings, said):
+    with pytest.raises(SettingsError) as caught:
+        SimulationSettings(**settings)
+    assert len(caught.value.faults) >= len(said) and all(one in str(caught.value) for one in said)
+
+
+@pytest.mark.parametrize("study", [compare_personal, measure_leakage])
+def test_a_study_that_trains_the_head_offers_no_batch_normalisation(study, capsys):
+    with pytest.raises(SystemExit):
+        study.main(["--help"])
+    said = capsys.readouterr().out
+    assert "--batch-size" in said and "--batch-norm" not in said and "--train " not in said
 
 
 def test_head_training_without_a_trained_base_is_refused():
