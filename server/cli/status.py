@@ -67,6 +67,7 @@ def experiment_status(fleet: Fleet, settings: ServerSettings) -> dict[str, Any]:
     said["no_round_because"] = stopped.reason if stopped else None
     said["no_round_since"] = stopped.since if stopped else None
     said["round_requested"] = registry.round_requested()
+    said["to_unlearn"] = registry.to_unlearn()
     return said
 
 
@@ -85,6 +86,9 @@ def status_lines(said: dict[str, Any]) -> list[str]:
     if said["canary"]:
         awaited = ", ".join(said["trial"]["awaited"])
         lines.append(f"canary   {said['canary']}{f'; awaited: {awaited}' if awaited else ''}")
+    for client, versions in said["to_unlearn"].items():
+        learned = f"{len(versions)} models, the newest version {versions[-1]}"
+        lines.append(f"unlearn  {client} has withdrawn, and {learned}, learned from it: mcoe-server forget {client}")
     return lines
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from mcoe_model.consent import Consent
 from mcoe_model.errors import EnrolmentRefused
 from server.registry.clients import ClientStore
+from server.registry.privacy import descendants_of
 from server.registry.store import utc_now
 from server.registry.tables import (
     CLOSED,
@@ -175,8 +176,8 @@ class MemberStore(ClientStore):
     def withdraw(self, client_id: str) -> tuple[str, ...]:
         """End a client's enrolment and consents on its own word; returns the ids of the updates that count no more.
 
-        They are those that were accepted in a round that is not published. Its rows stay until it is forgotten. Raises
-        DataMissing.
+        They are those that were accepted in a round that is not published. Its rows stay until it is forgotten; the
+        audit trail has how many models learned from it. Raises DataMissing.
         """
         with self._writing() as session:
             self._leave(session, client_id, WITHDRAWN)
@@ -198,9 +199,12 @@ class MemberStore(ClientStore):
     def _leave(self, session: Session, client_id: str, state: ClientState) -> Client:
         client = self._client(session, client_id)
         client.state, client.token_sha256, client.token_expires = state, None, None
+        detail = ""
         if state == WITHDRAWN:
             self._end_consents(session, client_id)
-        self._audit(session, f"client {state}", client_id)
+            if learned := len(descendants_of(session, client_id)):
+                detail = f"{learned} models descend from its updates"
+        self._audit(session, f"client {state}", client_id, detail)
         return client
 
     def _end_consents(self, session: Session, client_id: str) -> None:

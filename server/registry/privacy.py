@@ -20,6 +20,7 @@ from server.registry.tables import (
     CLOSED,
     OPEN,
     PUBLISHED,
+    WITHDRAWN,
     AuditEvent,
     Base,
     BudgetRow,
@@ -259,8 +260,18 @@ class PrivacyStore(DecisionStore):
             before_commit(receipt)
             return receipt
 
+    def to_unlearn(self) -> dict[str, tuple[int, ...]]:
+        """Who has withdrawn and is not forgotten yet, and the versions that learned from them, where there are any.
+
+        What becomes of those is decided by `forget`.
+        """
+        query = select(Client.id).where(Client.experiment == self.experiment, Client.state == WITHDRAWN)
+        with self._reading() as session:
+            found = {client: descendants_of(session, client) for client in session.scalars(query.order_by(Client.id))}
+        return {client: tuple(model.version for model in models) for client, models in found.items() if models}
+
     def _outlook(self, session: Session, client_id: str) -> Outlook:
-        descendants = _descendants(session, client_id)
+        descendants = descendants_of(session, client_id)
         query = select(Model).where(
             Model.experiment == self.experiment,
             Model.state.in_([RELEASED, RETIRED]),
@@ -313,7 +324,7 @@ def _delete(session: Session, table: type[Base], *where: object) -> int:
     return result.rowcount
 
 
-def _descendants(session: Session, client_id: str) -> tuple[ModelRow, ...]:
+def descendants_of(session: Session, client_id: str) -> tuple[ModelRow, ...]:
     """The models that a client's accepted updates went into, and those made from them, in whatever experiment."""
     direct = (
         select(Round.published_sha256.label("sha256"))

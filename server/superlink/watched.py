@@ -36,6 +36,7 @@ _REASONS = {
     412: "Flower: it cannot be done now",
     413: "a body that is too long",
     429: "too many requests in a minute",
+    500: "Flower: a message of a run that there never was, or a fault of its own",
 }
 TURNED_AWAY = "Flower: no node of this key is let in: it is not enrolled, or online already"
 UNASKED = "a reply to a message that is not there: answered before, given up, or never asked"

@@ -54,6 +54,9 @@ SIGNED = {
 }
 INVITATION = f"mcoe-invitation:fleet.example.org:8443/{'f' * 64}/{'t' * 32}/{CLIENT}"
 
+#: How it finds the certificates in the answer to its first question.
+CERTIFICATE = "-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\\s]{1,20000}?-----END CERTIFICATE-----\n?"
+
 _TRAINING = {
     "epochs": int, "batch_size": int, "learning_rate": float, "weight_decay": float, "schedule": str,
     "batch_norm": str, "balance": float, "augment": bool,
@@ -153,3 +156,15 @@ def train(message: Message, context: Context) -> Message:
         "report": MetricRecord(json.loads(json.dumps(report))),
     }
     return Message(RecordDict(content), reply_to=message)  # type: ignore[arg-type]
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    heard.append("evaluate")
+    read("news", dict(message.content["news"]))
+    task = read("evaluate task", dict(message.content["task"]))
+    for name in ("model", "parent"):
+        sent = message.content[name]["tensors"]  # type: ignore[index]
+        assert sent.stype == "safetensors" and load(sent.data)
+    report = EVALUATE_REPORT | {"model_sha256": task["model_sha256"]}
+    return Message(RecordDict({"report": ConfigRecord(report)}), reply_to=message)  # type: ignore[arg-type]

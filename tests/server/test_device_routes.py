@@ -16,12 +16,15 @@ from toy_fleet import enlist, honest_reply, toy_engine
 
 from mcoe_model.signed_request import public_pem, sign
 from server.acceptance import Accepted, Rejected
+from server.cli.status import experiment_status, status_lines
 from server.device_routes import device_routes
 from server.experiments import Experiments
-from server.fleet import Fleet
+from server.fleet import Fleet, token_hash
 from server.paths import ServerPaths
 from server.registry import Registry, utc_now
 from server.registry.database import open_database, sqlite_url
+from server.registry.refusals import Refusal
+from server.settings import ServerSettings
 
 
 @pytest.mark.parametrize("enrolment", [True, False])
@@ -38,6 +41,34 @@ def test_the_setting_closes_enrolment_also_while_an_invitation_is_open(tmp_path:
     assert answer.status_code == 403
     assert ("enrols nobody" in answer.json()["error"]) is not enrolment
     registry.engine.dispose()
+
+
+def test_every_try_to_enrol_leaves_a_row_and_no_token_is_kept_or_compared(tmp_path: Path) -> None:
+    """What is compared is a token's hash: how long that takes tells nothing of any token."""
+    database = migrated_file(tmp_path / "registry.sqlite")
+    registry, refused = Registry(open_database(sqlite_url(database)), "fleet"), list[Refusal]()
+    fleet = Fleet(registry, ServerPaths(tmp_path), "127.0.0.1:1")
+    fleet.register_members = lambda: 0  # type: ignore[method-assign]  # nobody has to tell Flower
+    routes = device_routes(
+        Experiments([fleet]), tmp_path, tmp_path / "used", refused.append, enrolment=True, forgetting="keep"
+    )
+    tokens = [fleet.invite("127.0.0.1:1", "f" * 64, name).token for name in ("w1", "w2")]
+
+    def tries(token: str) -> tuple[int, str]:
+        key, path, body = ec.generate_private_key(ec.SECP384R1()), "/v1/device/enrol", json.dumps({"token": token})
+        answer = TestClient(routes).post(path, content=body, headers=sign(key, "POST", path, body.encode()))
+        return answer.status_code, str(answer.json())
+
+    wrong = tokens[0][:-1] + ("a" if tokens[0][-1] != "a" else "b")
+    for token in (wrong, tokens[0], tokens[0]):
+        refusals = len(refused)
+        status, said = tries(token)
+        assert (status == 200) == (len(refused) == refusals)
+        assert status == 200 or (status == 403 and refused[-1].reason in said)
+    assert [event.kind for event in registry.events(9, "w1")] == ["client enrolled", "client invited"]
+    registry.engine.dispose()
+    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert not any(token.encode() in kept for token in (wrong, *tokens)) and token_hash(tokens[1]).encode() in kept
 
 
 class Wearer:
@@ -81,7 +112,7 @@ def test_who_withdraws_while_a_round_is_open_is_not_in_it(wearer: Wearer, answer
         assert late == Rejected("the round is over, or its client has left the fleet")
     assert len(list(engine.spool.rglob("*.safetensors"))) == 2
     assert engine.finish(current) is not None
-    assert wearer.registry.outlook("a").descendants == ()
+    assert wearer.registry.outlook("a").descendants == () and wearer.registry.to_unlearn() == {}
 
 
 def test_who_withdraws_when_it_was_summed_is_in_the_trail_and_so_are_the_models_that_it_went_into(
@@ -91,9 +122,23 @@ def test_who_withdraws_when_it_was_summed_is_in_the_trail_and_so_are_the_models_
     for client in "ab":
         wearer.engine.receive(current, honest_reply(current.expectation, client))
     wearer.engine.finish(current)
+    play(wearer, "bc")  # whose model was made from that one
+    assert wearer.registry.to_unlearn() == {}
     assert wearer.ask("POST", "withdraw")[0] == 200
-    assert wearer.said()[0] == "client withdrawn"
-    assert [model.version for model in wearer.registry.outlook("a").descendants] == [2]
+    event = wearer.registry.events(1)[0]
+    assert (event.kind, event.detail) == ("client withdrawn", "2 models descend from its updates")
+    assert [model.version for model in wearer.registry.outlook("a").descendants] == [2, 3]
+    assert wearer.registry.to_unlearn() == {"a": (2, 3)}, "until the operator has decided, or its wearer asks for it"
+    lines = status_lines(experiment_status(wearer.fleet, ServerSettings()))
+    assert any(line.startswith("unlearn  a has withdrawn, and 2 models, the newest version 3") for line in lines)
+    assert wearer.ask("POST", "forget")[0] == 200 and wearer.registry.to_unlearn() == {}
+
+
+def play(wearer: Wearer, clients: str) -> None:
+    current = wearer.engine.open(tuple(clients))
+    for client in clients:
+        wearer.engine.receive(current, honest_reply(current.expectation, client))
+    assert wearer.engine.finish(current) is not None
 
 
 def test_leaving_may_be_repeated_and_who_withdrew_may_be_forgotten(wearer: Wearer) -> None:

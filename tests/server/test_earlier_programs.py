@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
@@ -16,7 +17,7 @@ import program_0_1_0 as before
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.testclient import TestClient
-from toy_fleet import toy_engine
+from toy_fleet import enlist, honest_reply, toy_engine
 
 from mcoe_model.consent import read_consents
 from mcoe_model.health import Health
@@ -37,13 +38,17 @@ from mcoe_model.signed_request import Verifier, public_pem, sign
 from mcoe_model.tensors import pack, unpack
 from mcoe_model.update import TRAIN_MODES
 from server.app import Coordinator, Policy
+from server.certificates import make_authority
 from server.check_ins import CheckIns
 from server.device_routes import device_routes
 from server.experiments import Experiments
 from server.fleet import Fleet
+from server.lifecycle import ReleasePolicy
 from server.paths import ServerPaths
 from server.presence import Presence
 from server.registry import PUBLISHED
+from server.registry.models import CANDIDATE
+from server.trials import Trials
 from simulations.local_grid import FIRST_NODE_ID, LOCAL_POLL, LocalGrid
 
 
@@ -72,6 +77,27 @@ def test_a_wearable_of_the_program_before_takes_part_in_a_round(tmp_path: Path) 
     assert {"query", "news", "offer", "train"} == set(before.heard) and before.heard.count("train") == 2
     assert engine.registry.client(before.CLIENT).standing == "update-advised"
     assert health[before.CLIENT] == Health(**before.HEALTH)  # type: ignore[arg-type]
+
+
+def test_a_wearable_of_the_program_before_compares_a_model_with_its_parent(tmp_path: Path) -> None:
+    engine = toy_engine(tmp_path)
+    registry, engine.new_state = engine.registry, CANDIDATE
+    enlist(engine, "b")
+    current = engine.open(("b",))
+    engine.receive(current, honest_reply(current.expectation, "b"))
+    engine.finish(current)
+    before.heard.clear()
+    with closing(LocalGrid("program_0_1_0:app", [{}], {}, AtOnce())) as grid:  # type: ignore[arg-type]
+        presence = Presence(grid, registry.saw, lambda node: before.CLIENT, offer=registry.offer, again_s=0.0)
+        trials = Trials(presence, registry, engine.artifacts, ReleasePolicy(evaluation_clients=3), "head")
+        for _ in range(10):
+            presence.refresh()
+            trials.step()
+    trial = registry.trial()
+    assert trial is not None and "evaluate" in before.heard
+    [said] = trial.reports
+    assert (said.client_id, said.examples, said.correct, said.parent_correct) == (before.CLIENT, 12, 9, 8)
+    registry.engine.dispose()
 
 
 def test_what_the_program_before_sends_is_read() -> None:
@@ -111,6 +137,8 @@ class Asker:
         self.fleet = Fleet(self.engine.registry, ServerPaths(folder), "127.0.0.1:1")
         self.fleet.register_members = lambda: 0  # type: ignore[method-assign]  # nobody has to tell Flower
         self.key = ec.generate_private_key(ec.SECP384R1())
+        make_authority(folder)
+        self.authority = (folder / "ca.crt").read_text()
         routes = device_routes(
             Experiments([self.fleet]), folder, folder / "used", lambda refusal: None, enrolment=True, forgetting="keep"
         )
@@ -134,6 +162,8 @@ def test_the_routes_beside_flower_answer_as_the_program_before_expects(asker: As
     body = {"token": invitation.token, "consents": before.CONSENTS}
     told = asker.ask("POST", "enrol", json.dumps(body).encode())
     assert (told.status_code, told.json()) == (200, {"client_id": before.CLIENT})
+    authority = asker.client.get("/v1/device/authority")  # which it asks before it has a key to sign with
+    assert authority.status_code == 200 and re.findall(before.CERTIFICATE, authority.text) == [asker.authority]
     newest = asker.ask("GET", "model").json()
     assert newest.keys() >= before.ANSWERS["model"]
     whole = asker.ask("GET", f"models/{newest['sha256']}")

@@ -22,7 +22,10 @@ Answer = Callable[[Message], Message | None]
 
 
 class Town(Grid):
-    """A grid in memory whose nodes come, go and answer as the test says; None is no answer yet."""
+    """A grid in memory whose nodes come, go and answer as the test says; None is no answer yet.
+
+    What raises NotImplementedError is of Flower's protocol alone: presence must not call it, and fails if it does.
+    """
 
     def __init__(self, nodes: dict[int, Answer]) -> None:
         identify_process(run_id=1, node_id=SERVER_NODE_ID)
