@@ -11,12 +11,12 @@ process starts it again. Commands are lines of JSON, each with ``do``:
 Events are lines of JSON, each with ``is``:
 
 - ``ready`` (``camera``, ``rings``): the camera is open, and pictures come in rings of these names.
-- ``lost`` (``why``): no camera, or no more, or one that cannot be used, after which the process ends; ``found``: the
-  same one is back. ``ended``: a recording that was played is over.
+- ``lost`` (``why``, see `reason`): no camera, or no more, or one that cannot be used, after which the process ends;
+  ``found``: the same one is back. ``ended``: a recording that was played is over.
 - ``started`` (``session`` and a moment: ``camera_us``, ``utc_us``, ``monotonic_ns``), ``segment`` (see PlainSegment;
   its reader removes it), ``stopped`` (``session``, ``partial``, ``why``, ``in_sync``).
 - ``clock`` (a moment, and ``stepped``: UTC was set, and a segment was cut); ``trigger`` (``camera_us``): a signal at
-  the camera's input; ``rate``: each second, see Checks; ``refused`` (``do``, ``why``).
+  the camera's input; ``rate``: each second, see Checks; ``refused`` (``do``, ``why`` as for ``lost``).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from client.clock_map import CameraClock, WallClock
 from client.live_pictures import LivePictures
 from client.recordings import Recordings
 from client.remembered import Remembered
+from client.said import Said, reason
 from mcoe_model.data.geometry import Geometry
 from mcoe_model.errors import CameraMissing, McoeError, SettingsError, for_log
 
@@ -120,7 +121,8 @@ class Capture:
                 case _:
                     raise SettingsError(["there is no such command"])
         except (McoeError, TypeError, ValueError) as fault:
-            self._say({"is": "refused", "do": do, "why": str(fault)})
+            why = reason(fault) if isinstance(fault, McoeError) else {"why": str(fault)}
+            self._say({"is": "refused", "do": do} | why)
 
     def _record(self, session: object) -> None:
         self._recordings.begin(session, self._moment(time.monotonic_ns()), in_sync=self._in_sync)
@@ -134,7 +136,8 @@ class Capture:
         """What the three clocks said at a time of the monotonic one. Raises CameraMissing."""
         camera_us = self._clock.camera_us(at_ns)
         if self._source is None or camera_us is None:
-            raise CameraMissing("the camera gives nothing; plug it in, and it is found by itself")
+            says = "the camera gives nothing; plug it in, and it is found by itself"
+            raise CameraMissing(Said("camera.gives_nothing", says))
         return {"camera_us": camera_us, "utc_us": self._wall.utc_us(at_ns), "monotonic_ns": at_ns}
 
     @property
@@ -175,7 +178,8 @@ class Capture:
         self._remembered.forget()
         self._pictures.restart()
         self._clock, self._skewed_ticks = CameraClock(), 0
-        self._say({"is": "lost", "why": "the camera gives no more; plug it in again, and it is found by itself"})
+        says = "the camera gives no more; plug it in again, and it is found by itself"
+        self._say({"is": "lost"} | reason(CameraMissing(Said("camera.lost", says))))
 
     def _tick(self, now_ns: int) -> None:
         self._ticks += 1
@@ -219,7 +223,7 @@ class Capture:
             self._source = open_source(self._device)
         except CameraMissing as fault:
             if not self._missing:
-                self._say({"is": "lost", "why": str(fault)})
+                self._say({"is": "lost"} | reason(fault))
                 print(fault, file=sys.stderr)  # the words of a camera that is not there name no path
             self._missing = True
             return
@@ -257,7 +261,7 @@ def main() -> None:
             if not capture.step(command) and command is None:
                 time.sleep(_REST_S)
     except McoeError as fault:
-        say({"is": "lost", "why": str(fault)})
+        say({"is": "lost"} | reason(fault))
         print(for_log(fault), file=sys.stderr)
         sys.exit(fault.exit_code)
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 from client.children import Child
 from client.page.wearable_protocol import Camera, Preview
 from client.ring import PairRing, unlink_rings
+from client.said import Said
 from mcoe_model.data.events import Pair
 from mcoe_model.data.geometry import Geometry
 from mcoe_model.errors import CameraMissing, McoeError
@@ -61,7 +62,7 @@ class CaptureLink:
         self._gone_by = gone
         self.child = Child("capture", "client.capture", self._arguments, log_file, heard=self._heard, gone=self._gone)
         self.camera: Camera | None = None
-        #: Why there is none, in words; empty while there is one. It may name the recording's path: for no log.
+        #: Why there is none, or empty: a `Said` where that can be. It may name the recording's path: for no log.
         self.why_lost = ""
         self.rate = Rate()
         self.pairs_ring: str | None = None
@@ -120,10 +121,12 @@ class CaptureLink:
         self._awaited[answer] = future
         try:
             if not self.child.say(command):
-                raise CameraMissing("the camera's process is just being started again; try again in a moment")
+                says = "the camera's process is just being started again; try again in a moment"
+                raise CameraMissing(Said("camera.restarting", says))
             return await asyncio.wait_for(future, ANSWER_S)
         except TimeoutError as fault:
-            raise NoAnswer("the camera's process does not answer; try again, or unplug the camera for once") from fault
+            says = "the camera's process does not answer; try again, or unplug the camera for once"
+            raise NoAnswer(Said("camera.no_answer", says)) from fault
         finally:
             if self._awaited.get(answer) is future:
                 del self._awaited[answer]
@@ -133,14 +136,14 @@ class CaptureLink:
             case "ready":
                 self._attach(event)
             case "lost" | "found" | "ended":
-                self.why_lost = str(event.get("why", ""))
+                self.why_lost = Said.of_event(event)
                 if self.camera is not None:
                     self.camera = Camera(self.camera.model, event["is"] == "found", self.camera.usb3)
             case "rate":
                 known = {name: event[name] for name in Rate.__dataclass_fields__ if event.get(name) is not None}
                 self.rate = Rate(**known)
             case "refused":
-                self._fail(McoeError(f"the camera's process refuses: {event.get('why')}"))
+                self._fail(McoeError(Said.of_event(event)))
         self._heard_by(event)
         future = self._awaited.pop(event["is"], None)
         if future is not None and not future.done():
@@ -166,5 +169,6 @@ class CaptureLink:
                 ring.close()
         self._pairs = self._preview = None
         self.clear()
-        self._fail(CameraMissing("the camera's process has ended; it is started again by itself"))
+        says = "the camera's process has ended; it is started again by itself"
+        self._fail(CameraMissing(Said("camera.restarting", says)))
         self._gone_by()

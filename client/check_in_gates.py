@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from client.gates import RECORDING, SYSTEM, Closed, Gate, Network, Sensors, read_network, read_sensors
+from client.gates import RECORDING, SYSTEM, Network, Sensors, read_network, read_sensors
+from client.said import Said
 from client.traffic import Traffic
 
 _MB = 10**6
@@ -64,31 +65,30 @@ class CheckInGates:
         self._sensors = sensors or partial(read_sensors, rules.system)
         self._network = network or partial(read_network, rules.system)
         self._now = now
-        self._said: tuple[Closed, ...] = ()
+        self._said: tuple[Said, ...] = ()
         self._looked = -math.inf
 
-    def closed(self) -> tuple[Closed, ...]:
+    def closed(self) -> tuple[Said, ...]:
         """Which of them are closed; none: it may check in."""
         rules, used, now = self.rules, self.traffic.used(), self._now()
         found = [RECORDING] if self._recording() else []
         found += self._sensors().closed()
         if not rules.mobile and self._network() == "mobile":
-            found.append(Closed("mobile", "the network is a mobile one: waits for another"))
+            found.append(Said("gate.mobile", "the network is a mobile one: waits for another"))
         if not rules.within_hours(now.hour * 60 + now.minute):
             begin, end = (f"{minute // 60:02}:{minute % 60:02}" for minute in rules.hours)
             says = "it is {now}: waits for the time from {begin} to {end}"
-            found.append(Closed("hours", says, now=f"{now:%H:%M}", begin=begin, end=end))
-        bounds: tuple[tuple[Gate, int, int, str], ...] = (
-            ("day", used.in_day, rules.bytes_per_day, "tomorrow"),
-            ("month", used.in_month, rules.bytes_per_month, "the next month"),
-        )
-        for gate, bytes_used, most, until in bounds:
-            if most and bytes_used >= most:
-                says = f"{{used}} of {{most}} MB are used: waits for {until}"
-                found.append(Closed(gate, says, used=round(bytes_used / _MB), most=round(most / _MB)))
+            found.append(Said("gate.hours", says, now=f"{now:%H:%M}", begin=begin, end=end))
+        says = "{used} of {most} MB are used: waits for "
+        if 0 < rules.bytes_per_day <= used.in_day:
+            day, most = round(used.in_day / _MB), round(rules.bytes_per_day / _MB)
+            found.append(Said("gate.day", says + "tomorrow", used=day, most=most))
+        if 0 < rules.bytes_per_month <= used.in_month:
+            month, most = round(used.in_month / _MB), round(rules.bytes_per_month / _MB)
+            found.append(Said("gate.month", says + "the next month", used=month, most=most))
         return tuple(found)
 
-    def look(self) -> tuple[Closed, ...]:
+    def look(self) -> tuple[Said, ...]:
         """`closed`, once a second at most, and a line in the log when it is not what it was at the last look."""
         if time.monotonic() - self._looked < _LOOK_S:
             return self._said

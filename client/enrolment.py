@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.deadline import ended_after
+from client.said import Said
 from client.traffic import Traffic
 from mcoe_model.consent import Consent
 from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, McoeError, OutputExists, ServerUnreachable
@@ -311,7 +312,8 @@ def _authority(invitation: Invitation) -> str:
     try:
         client = httpx.Client(base_url=f"https://{invitation.address}", verify=False, timeout=TIMEOUT_S)
     except httpx.InvalidURL as fault:
-        raise DataInvalid(f"{invitation.address} is no address; look at the invitation again") from fault
+        says = "{address} is no address; look at the invitation again"
+        raise DataInvalid(Said("privacy.no_invitation", says, address=invitation.address)) from fault
     with client:
         status, pem = _answer(client, "GET", "/v1/device/authority")
         if status == 429 or status >= 500:  # whoever it is, it says that it has no time
@@ -320,9 +322,8 @@ def _authority(invitation: Invitation) -> str:
         with suppress(ValueError):
             if hashlib.sha256(ssl.PEM_cert_to_DER_cert(found)).hexdigest() == invitation.fingerprint:
                 return str(found)
-    raise DataInvalid(
-        f"whoever answers at {invitation.address} is not the server of this invitation; nothing was sent to it"
-    )
+    says = "whoever answers at {address} is not the server of this invitation; nothing was sent to it"
+    raise DataInvalid(Said("privacy.other_server", says, address=invitation.address))
 
 
 def _client(address: str, authority: Path) -> httpx.Client:

@@ -52,6 +52,7 @@ from mcoe_model.workers import end_with_parent, one_thread
 
 #: Seconds between two tries to reach a server from which nothing has come yet.
 RETRY_S = 5.0
+_LOST = "the server refused: this wearable was reported lost"
 #: Seconds between two looks whether what stands still may go on.
 _WATCH_S = 0.2
 
@@ -93,6 +94,8 @@ def run_fleet(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     told, traffic = ToldFile(paths.told), Traffic(paths.traffic)
+    if told.read().lost:  # it stays so, whether the server can be reached or not
+        raise ReportedLost(_LOST)
     gates = CheckInGates(rules, traffic, recording)
     gates.say_unknown()
     try:
@@ -122,7 +125,7 @@ def run_fleet(
     running = Running(paths.running)
     if not running.read().runs:
         running.adopt(model.stem)
-    offers = Offers(paths, running, model, keys.lessons)
+    offers = Offers(paths, running, model, keys.lessons, recording)
     offers.start()
     outbox = Outbox(paths.outbox, keys.outbox, lambda learned: take_clips(paths, keys.lessons, learned))
     connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
@@ -144,7 +147,7 @@ def run_fleet(
     radio = Radio(told, outbox, gates.look, clips)
     Node(connection, learns, stopped, lambda: _refresh(paths, membership, told, stopped), radio).run()
     if told.read().lost:
-        raise ReportedLost("the server refused: this wearable was reported lost")
+        raise ReportedLost(_LOST)
 
 
 def stand_still(recording: Callable[[], bool]) -> RemovableHandle:

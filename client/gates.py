@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from client.said import Said
+
 SYSTEM = Path("/sys/class")
 ROUTES = Path("/proc/net/route")
 #: What the machine is connected by; ``other`` is what nobody pays by the byte, as far as it can be seen.
 Network = Literal["mobile", "other"]
-#: What can make it wait. ``day``, ``month``: the bytes of one are used up.
-Gate = Literal["recording", "battery", "hot", "mobile", "hours", "day", "month"]
 #: Per cent of a battery's charge above which it may do without mains.
 LEAST_CHARGE = 40
 #: Degrees Celsius from which on it may not.
@@ -29,24 +29,8 @@ _MOBILE_KINDS, _MOBILE_NAMES = ("wwan", "bluetooth"), ("ppp", "wwan", "rmnet", "
 _UP = 1
 
 
-class Closed(str):
-    """Why something waits, in English; ``gate`` and ``values`` are what the page says it by in other languages."""
-
-    gate: Gate
-    values: dict[str, object]
-
-    def __new__(cls, gate: Gate, english: str, **values: object) -> Closed:
-        """``english`` has the names of the values in braces."""
-        made = super().__new__(cls, english.format(**values))
-        made.gate, made.values = gate, values
-        return made
-
-    def __getnewargs_ex__(self) -> tuple[tuple[Gate, str], dict[str, object]]:  # for copies
-        return (self.gate, str(self)), self.values
-
-
 #: Nothing else is done while one runs.
-RECORDING = Closed("recording", "a recording runs")
+RECORDING = Said("gate.recording", "a recording runs")
 
 
 @dataclass(frozen=True)
@@ -61,15 +45,15 @@ class Sensors:
     celsius: float | None
     throttled: bool | None
 
-    def closed(self) -> tuple[Closed, ...]:
+    def closed(self) -> tuple[Said, ...]:
         """Which gates are closed; none: it may learn, and check in."""
         found = []
         if not self.mains and self.charge is not None and self.charge <= LEAST_CHARGE:
             says = "battery at {charge} %: waits for mains, or for more than {least} %"
-            found.append(Closed("battery", says, charge=self.charge, least=LEAST_CHARGE))
+            found.append(Said("gate.battery", says, charge=self.charge, least=LEAST_CHARGE))
         if self.celsius is not None and self.celsius >= HOT:
             says = "{celsius} degrees: waits for less than {hot}"
-            found.append(Closed("hot", says, celsius=round(self.celsius), hot=round(HOT)))
+            found.append(Said("gate.hot", says, celsius=round(self.celsius), hot=round(HOT)))
         return tuple(found)
 
     def unknown(self) -> tuple[str, ...]:

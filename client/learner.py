@@ -16,7 +16,7 @@ from mcoe_model.model_file import ModelCard, Tensors
 from mcoe_model.networks import Network
 from mcoe_model.protocol import Capability, CheckIn, TrainReport, TrainTask, UpdateMeta, update_id
 from mcoe_model.tensors import Payload
-from mcoe_model.update import TrainMode, make_update, manifest, payload_names
+from mcoe_model.update import TrainMode, make_update, manifest, payload_names, specs_of
 
 
 class ClipStore(Protocol):
@@ -73,13 +73,18 @@ def check_in(store: ClipStore, outbox: tuple[str, ...] = (), running: RunningMod
 
 
 def check_payload(store: ClipStore, generation: str, train_mode: TrainMode, payload: Payload, sha256: str) -> None:
-    """Raises ModelInvalid when a payload is not the one with this hash, or not of the store's generation."""
+    """Raises ModelInvalid when a payload is not the one with this hash, or not of the store's generation.
+
+    Nor of its model: other names, shapes or kinds of numbers are refused whatever hash the task says they have.
+    """
     model, card = store.model()
     if card.generation.id != generation:
         raise ModelInvalid(f"the task is for generation {generation}, this client has {card.generation.id}")
-    expected = payload_names(model_specs(model), train_mode)
-    if tuple(sorted(payload.tensors)) != expected or payload.sha256 != sha256:
+    if payload.sha256 != sha256:
         raise ModelInvalid("the tensors received are not the ones the task names; the next message brings them anew")
+    specs = model_specs(model)
+    if specs_of(payload.tensors) != {name: specs[name] for name in payload_names(specs, train_mode)}:
+        raise ModelInvalid(f"the tensors received are not those of {card.generation.preset}: not trained, not tried")
 
 
 def learn(store: ClipStore, task: TrainTask, payload: Payload) -> Learned:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.comparison import Comparison
 from client.enrolment import ClientPaths
 from client.running import Running
 from client.serving import served_model, try_beside
@@ -15,12 +16,12 @@ from mcoe_model.model_file import file_sha256
 
 @dataclass(frozen=True)
 class Imported:
-    """``runs``: it recognises from now on. ``trial``: what was found beside the one that ran, in words; or empty."""
+    """``runs``: it recognises from now on. ``trial``: what was found beside the one that ran, if any."""
 
     sha256: str
     preset: str
     runs: bool
-    trial: str
+    trial: Comparison | None
 
 
 def import_model(paths: ClientPaths, file: Path) -> Imported:
@@ -37,9 +38,8 @@ def import_model(paths: ClientPaths, file: Path) -> Imported:
     copy = paths.models / f"{sha256}.safetensors"
     write_bytes(copy, file.read_bytes())
     found = try_beside(paths, copy, served) if served is not None and served != copy else None
-    trial = found.in_words() if found is not None else ""
     if found is not None and found.verdict == "worse":
-        running.refuse(sha256, "worse", trial)
-        return Imported(sha256, preset, False, trial)
-    running.adopt(sha256, trial)
-    return Imported(sha256, preset, True, trial)
+        running.refuse(sha256, "worse", found)
+        return Imported(sha256, preset, False, found)
+    running.adopt(sha256, found)
+    return Imported(sha256, preset, True, found)

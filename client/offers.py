@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,13 +34,20 @@ log = logging.getLogger("mcoe")
 class Offers:
     """Considers the newest offer. ``resident`` is the file of the model whose generation the executor works with.
 
-    ``lessons_key`` opens the clips that models are tried on, where they are not those of a folder.
+    ``lessons_key`` opens the clips that models are tried on, where they are not those of a folder. ``recording`` is
+    whether a recording runs: a trial stands still meanwhile.
     """
 
     def __init__(
-        self, paths: ClientPaths, running: Running, resident: Path, lessons_key: bytes | None = None
+        self,
+        paths: ClientPaths,
+        running: Running,
+        resident: Path,
+        lessons_key: bytes | None = None,
+        recording: Callable[[], bool] = lambda: False,
     ) -> None:
         self.running = running
+        self._recording = recording
         self._lessons_key = lessons_key
         self._paths = paths
         self.resident = resident
@@ -103,15 +111,14 @@ class Offers:
                 log.warning("model %s is refused: %s", offer.sha256[:12], refusal)
             return
         served = self._served(state.runs)
-        found = try_beside(self._paths, path, served, self._lessons_key) if served else None
+        found = try_beside(self._paths, path, served, self._lessons_key, self._recording) if served else None
         if not offer.canary:
             self._work_with(path)
-        trial = found.in_words() if found else ""
         if found and found.verdict == "worse":
-            self.running.refuse(offer.sha256, "worse", trial)
+            self.running.refuse(offer.sha256, "worse", found)
             log.warning("model %s is refused: worse on the clips here", offer.sha256[:12])
         else:
-            self.running.adopt(offer.sha256, trial)
+            self.running.adopt(offer.sha256, found)
             log.info("model %s runs from now on", offer.sha256[:12])
         self._forget_others()
 

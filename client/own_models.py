@@ -30,8 +30,6 @@ LEARNED_HERE = "learned on the wearable"
 PLAIN, SEALED = ".safetensors", ".sealed"
 _HEAD_BYTES = 64
 _SHA256 = re.compile("[0-9a-f]{64}")
-#: What a wearer is told whose own model is damaged.
-DAMAGED = "the model that was learned here is damaged: the fleet's recognises until labelled parts are learned again"
 
 log = logging.getLogger("mcoe")
 
@@ -107,9 +105,9 @@ def settle_own_models(paths: ClientPaths, key: bytes) -> None:
     for sha256 in sorted(running.read().wanted):
         path = model_path(paths.models, sha256)
         if is_own(path) and not _is_whole(path, key):
-            running.drop(sha256, _stand_in(path), DAMAGED)
+            running.drop(sha256, _stand_in(path))
             path.unlink(missing_ok=True)
-            log.warning("%s", DAMAGED)
+            log.warning("a model that was learned here is damaged, and is removed")
 
 
 def stand_in(path: Path) -> Path | None:

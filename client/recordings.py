@@ -10,6 +10,7 @@ from typing import Any
 from client.cameras.source import Portion
 from client.child_process import Say
 from client.recorder import Recorder
+from client.said import Said
 from client.segment_files import PlainSegment, checked_session
 from mcoe_model.errors import DiskFull, McoeError, SettingsError
 
@@ -52,7 +53,7 @@ class Recordings:
         if self._saving is not None:
             raise SettingsError(["what came last is just being saved"])
         if not remembered:
-            raise SettingsError(["nothing is remembered yet"])
+            raise SettingsError([Said("camera.nothing_remembered", "nothing is remembered yet")])
         self._saving = self._begun(session, moment, remembered, in_sync)
 
     def add(self, portion: Portion) -> None:
@@ -128,7 +129,8 @@ class Recordings:
     def _make_sure_of_room(self) -> None:
         found = os.statvfs(self._folder)
         if found.f_bavail * found.f_frsize < LEAST_ROOM_BYTES:
-            raise DiskFull(f"less than {LEAST_ROOM_BYTES >> 20} MiB of memory are free for recordings; free some")
+            says = "less than {least} MiB of memory are free for recordings; free some"
+            raise DiskFull(Said("room.memory", says, least=LEAST_ROOM_BYTES >> 20))
 
 
 class _Session:

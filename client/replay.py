@@ -15,7 +15,7 @@ import signal
 import struct
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -90,15 +90,26 @@ class Streams:
     triggers: NDArray[np.void]
 
 
-async def pairs(segments: Iterable[bytes], geometry: Geometry, from_us: int, to_us: int) -> list[Pair]:
+async def pairs(
+    segments: Iterable[bytes],
+    geometry: Geometry,
+    from_us: int,
+    to_us: int,
+    may_go_on: Callable[[], Awaitable[object]] | None = None,
+) -> list[Pair]:
     """The pictures whose windows end in [from_us, to_us], of a session's segments that lie one after another.
 
-    They are those that were shown live. Raises DataInvalid for segments that cannot be read, McoeError when somebody
-    ended the process that reads them, which says nothing of the segments, and what ``segments`` raises.
+    They are those that were shown live. While ``may_go_on`` is awaited nothing more is taken from the process that
+    reads them, which stands still as soon as its pipe is full.
+
+    Raises DataInvalid for segments that cannot be read, McoeError when somebody ended that process, which says nothing
+    of the segments, and what ``segments`` raises.
     """
     found = []
     async with aclosing(_replayed(Request("pairs", from_us, to_us, geometry), segments)) as replayed:
         async for said, content in replayed:
+            if may_go_on is not None:
+                await may_go_on()
             if said["is"] == "pair":
                 frame, event = np.frombuffer(content, np.uint8).reshape(2, PICTURE_SIZE, PICTURE_SIZE)
                 found.append(Pair(said["number"], said["end_us"], frame, event, said["fresh"]))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from client.comparison import Comparison, stored_comparison
 from mcoe_model.errors import DecisionNeeded
 from mcoe_model.files import read_json, write_json
 from mcoe_model.protocol import Refusal
@@ -26,7 +27,8 @@ class RunningModel:
     - ``refused``: the last offered one that may not run, and why, ``refusal``.
     - ``newer``: one that does not run because it is worse, or because the wearer went back; however often it is
       offered, it is not run unless the wearer takes it.
-    - ``trial``: what was found when the last one was tried beside the one that ran, in words for the wearer.
+    - ``trial``: what was found when the last one was tried beside the one that ran.
+    - ``own_damaged``: since the last change one that was learned here was found damaged, and is gone.
     - ``resident``: the fleet's, of whose generation its tasks are, whichever runs; of a member of a fleet alone.
     """
 
@@ -35,7 +37,8 @@ class RunningModel:
     refusal: str = ""
     before: str = ""
     newer: str = ""
-    trial: str = ""
+    trial: Comparison | None = None
+    own_damaged: bool = False
     resident: str = ""
 
     @property
@@ -58,21 +61,23 @@ class Running:
         """What is known now."""
         try:
             stored = read_json(self._file)
-            return RunningModel(**{name: str(value) for name, value in stored.items()})
+            trial, own_damaged = stored_comparison(stored.pop("trial", None)), stored.pop("own_damaged", False) is True
+            models = {name: str(value) for name, value in stored.items()}
+            return RunningModel(**models, trial=trial, own_damaged=own_damaged)
         except (FileNotFoundError, ValueError, TypeError):
             return NOTHING_RUNS
 
-    def adopt(self, sha256: str, trial: str = "") -> None:
+    def adopt(self, sha256: str, trial: Comparison | None = None) -> None:
         """From now on this model runs. Raises DiskFull."""
         with self._changing() as now:
             self._write(_running(now, sha256, trial))
 
-    def refuse(self, sha256: str, why: Refusal, trial: str = "") -> None:
+    def refuse(self, sha256: str, why: Refusal, trial: Comparison | None = None) -> None:
         """The model that runs stays. Raises DiskFull."""
         with self._changing() as now:
             self._write(_refused(now, sha256, why, trial))
 
-    def take_lesson(self, sha256: str, base: str, *, worse: bool, trial: str) -> bool:
+    def take_lesson(self, sha256: str, base: str, *, worse: bool, trial: Comparison | None) -> bool:
         """A model was learned here from ``base``: it runs, or is refused if it is ``worse``. Raises DiskFull.
 
         False, and nothing is changed, when another model than ``base`` runs by now. Said again, it is taken already.
@@ -111,16 +116,15 @@ class Running:
             if now.resident != resident:
                 self._write(replace(now, resident=resident))
 
-    def drop(self, sha256: str, instead: str, why: str) -> None:
-        """A model's file is gone: the other one runs in its place, and nobody can go back to it. Raises DiskFull.
-
-        ``why``: in words for the wearer.
+    def drop(self, sha256: str, instead: str) -> None:
+        """The file of a model that was learned here is damaged: the other one runs in its place, and nobody can go
+        back to it. Raises DiskFull.
         """
         with self._changing() as now:
             runs = instead if now.runs == sha256 else now.runs
             others = {name: getattr(now, name) for name in ("before", "newer")}
             left = {name: "" if other in (sha256, runs) else other for name, other in others.items()}
-            self._write(replace(now, runs=runs, trial=why, **left))
+            self._write(replace(now, runs=runs, trial=None, own_damaged=True, **left))
 
     @contextmanager
     def _changing(self) -> Iterator[RunningModel]:
@@ -134,13 +138,13 @@ class Running:
         return state
 
 
-def _refused(now: RunningModel, sha256: str, why: Refusal, trial: str) -> RunningModel:
+def _refused(now: RunningModel, sha256: str, why: Refusal, trial: Comparison | None) -> RunningModel:
     """The state in which this model does not run."""
     newer = sha256 if why == "worse" else now.newer
     return replace(now, refused=sha256, refusal=why, newer=newer, trial=trial or now.trial)
 
 
-def _running(now: RunningModel, sha256: str, trial: str) -> RunningModel:
+def _running(now: RunningModel, sha256: str, trial: Comparison | None) -> RunningModel:
     """The state in which this model runs, and no newer one waits."""
     before = now.before if now.runs == sha256 else now.runs
     chosen = RunningModel(runs=sha256, before=before, trial=trial, resident=now.resident)

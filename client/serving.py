@@ -1,9 +1,8 @@
 """Which model a wearer is served: a newer one unless it is worse on the wearer's own clips. No torch.
 
 One rule for every model, whether the server offers it, somebody imports it or it was learned here. Both models say what
-they see in the same labelled clips, and the newer one is worse when the clips that only the other one recognises are
-more, and too many for chance: the exact test of McNemar at 5 %. Fewer than 20 clips, or clips of one emotion, say
-nothing, and the newer one is served. Either way the wearer has the last word (`Running.keep`, `Running.take`).
+they see in the same labelled clips (`client.comparison`), and where these say nothing, the newer one is served. Either
+way the wearer has the last word (`Running.keep`, `Running.take`).
 
 Serving and training are separate: what is served here changes nothing of what a round trains from.
 """
@@ -11,83 +10,67 @@ Serving and training are separate: what is served here changes nothing of what a
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
+from client.comparison import FEWEST_CLIPS, FEWEST_EMOTIONS, Comparison
 from client.enrolment import ClientPaths, read_membership
 from client.lesson_book import LessonBook
 from client.own_models import is_own, model_path, open_card, stand_in
 from client.running import Running
 from mcoe_model.data.see import read_see
 from mcoe_model.errors import McoeError
-from mcoe_model.learning.metrics import mcnemar
 
-FEWEST_CLIPS = 20
-FEWEST_EMOTIONS = 2
-LEVEL = 0.05
-
-Verdict = Literal["none", "passed", "worse"]
+#: Seconds between two looks whether a trial is to stand still.
+_WATCH_S = 0.2
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A newer model beside the one that is served: the clips and emotions that both saw, and who recognised what."""
-
-    clips: int
-    emotions: int
-    newer: int  # clips that the newer one recognises
-    served: int
-    only_newer: int  # clips that only the newer one recognises
-    only_served: int
-
-    @property
-    def p(self) -> float:
-        """The chance of a difference this large between models that do equally well."""
-        return mcnemar(self.only_newer, self.only_served)
-
-    @property
-    def verdict(self) -> Verdict:
-        """See the module."""
-        if self.clips < FEWEST_CLIPS or self.emotions < FEWEST_EMOTIONS:
-            return "none"
-        return "worse" if self.only_served > self.only_newer and self.p < LEVEL else "passed"
-
-    def in_words(self) -> str:
-        """For the wearer."""
-        if self.verdict == "none":
-            needed = f"{FEWEST_CLIPS} of {FEWEST_EMOTIONS} expressions are needed"
-            return f"no verdict: {self.clips} labelled clips of {self.emotions} expressions, {needed}"
-        found = f"the new model recognises {self.newer} of your {self.clips} clips, yours {self.served}"
-        return f"{found} (p = {self.p:.3f})"
-
-
-def compare(labels: Sequence[int], newer: Sequence[bool], served: Sequence[bool]) -> Comparison:
-    """What two models recognised of the same clips (N,), whose emotions are ``labels``."""
-    pairs = list(zip(newer, served, strict=True))
-    only_newer, only_served = pairs.count((True, False)), pairs.count((False, True))
-    return Comparison(len(labels), len(set(labels)), sum(newer), sum(served), only_newer, only_served)
-
-
-def try_beside(paths: ClientPaths, newer: Path, served: Path, lessons_key: bytes | None = None) -> Comparison:
+def try_beside(
+    paths: ClientPaths,
+    newer: Path,
+    served: Path,
+    lessons_key: bytes | None = None,
+    recording: Callable[[], bool] = lambda: False,
+) -> Comparison:
     """Compare two model files on the wearer's held-out clips, in a process of its own (`client.trial`).
 
     ``lessons_key`` opens the lesson book, and models that were learned here; the clips of a folder that was enrolled
     are all that count there. Where there are too few clips for a verdict neither model is run, and nothing recognised.
-    Raises McoeError when the trial fails.
+    While a recording runs, as ``recording`` says, the process stands still. Raises McoeError when the trial fails.
     """
     labels = labels_here(paths, newer, served, lessons_key)
     if not enough(labels):
         return Comparison(len(labels), len(set(labels)), 0, 0, 0, 0)
     command = [sys.executable, "-m", "client.trial", str(paths.folder), str(newer), str(served)]
-    done = subprocess.run(command, input=(lessons_key or b"").hex() + "\n", capture_output=True, text=True)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        raise McoeError(said[-1] if said else f"the trial ended with code {done.returncode}")
-    return Comparison(**json.loads(done.stdout.splitlines()[-1]))
+    code, found, fault = _run(command, (lessons_key or b"").hex() + "\n", recording)
+    if code != 0:
+        said = fault.strip().splitlines()
+        raise McoeError(said[-1] if said else f"the trial ended with code {code}")
+    return Comparison(**json.loads(found.splitlines()[-1]))
+
+
+def _run(command: Sequence[str], given: str, recording: Callable[[], bool]) -> tuple[int, str, str]:
+    """A process to its end, which stands still while a recording runs: its code, and what it says."""
+    pipe = subprocess.PIPE
+    unsaid: str | None = given
+    stands = False
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            while True:
+                try:
+                    found, fault = process.communicate(unsaid, timeout=_WATCH_S)
+                    return process.returncode, found, fault
+                except subprocess.TimeoutExpired:
+                    unsaid = None  # it is on its way
+                if recording() != stands:
+                    stands = not stands
+                    process.send_signal(signal.SIGSTOP if stands else signal.SIGCONT)
+        finally:
+            process.kill()  # nothing happens to one that has ended
 
 
 def has_folder(paths: ClientPaths) -> bool:

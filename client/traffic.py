@@ -1,7 +1,7 @@
 """How many bytes the fleet's part has sent and received today and this month, kept in a small file.
 
 Counted is what messages and models hold. What carries them (TLS, heartbeats, questions without an answer) is some
-kilobytes per check-in more, and is not counted.
+kilobytes per check-in more (`benchmarks/wire_bytes.py`), and is not counted.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m client.trial DIR NEWER SERVED
 
 reads the key of the lesson book and of models that were learned here (hex, or an empty line) from standard input, and
-prints a `Comparison`. A process of
-its own, since a model is made with torch's random state, which belongs to the training that may be going on.
+prints a `Comparison`. A process of its own, since a model is made with torch's random state, which belongs to the
+training that may be going on, and so that it can stand still while a recording runs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import os
 import sys
 from pathlib import Path
 
-from client.child_process import no_core_dump
+from client.child_process import killed_with_parent, no_core_dump
+from client.comparison import Comparison, compare
 from client.enrolment import ClientPaths, read_membership
 from client.folder_store import FolderStore
 from client.lesson_book import LessonBook
 from client.lesson_samples import samples_of
 from client.own_models import open_model
-from client.serving import Comparison, compare, has_folder, to_json
+from client.serving import has_folder, to_json
 from mcoe_model.errors import McoeError
 from mcoe_model.learning.fine_tune import measure
 from mcoe_model.learning.samples import Samples
@@ -58,7 +59,8 @@ def recognised(
 def main() -> None:
     """Print what was found, or one line of what is wrong."""
     one_thread()
-    end_with_parent()
+    killed_with_parent()  # also while it stands still
+    end_with_parent()  # which may have ended before that
     no_core_dump()
     os.nice(10)
     folder, newer, served = map(Path, sys.argv[1:4])

@@ -19,6 +19,7 @@ from pathlib import Path
 from client.enrolment import ClientPaths
 from client.keys import destroy
 from client.leaving import Leaving, Way
+from client.said import Said
 from mcoe_model.errors import DataInvalid, DataMissing, McoeError, OutputExists
 from mcoe_model.files import fsync_folder
 
@@ -185,4 +186,5 @@ def _erase(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     fsync_folder(folder.parent)
     if folder.exists():
-        raise McoeError(f"{folder} could not be deleted; its keys are gone, so nothing in it can be read: remove it")
+        says = "{folder} could not be deleted; its keys are gone, so nothing in it can be read: remove it"
+        raise McoeError(Said("session.remains", says, folder=str(folder)))

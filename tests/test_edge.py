@@ -44,10 +44,11 @@ def models() -> dict[str, MCOENet]:
         "four backbones": trained(MCOENet(FOUR)),
         "mcoe-tiny": trained(build("mcoe-tiny", seed=1)),
         "mcoe-edge": trained(build("mcoe-edge", seed=1)),
+        "mcoe-tiny-group": trained(build("mcoe-tiny-group", seed=1)),
     }
 
 
-@pytest.fixture(params=["four backbones", "mcoe-tiny", "mcoe-edge"])
+@pytest.fixture(params=["four backbones", "mcoe-tiny", "mcoe-edge", "mcoe-tiny-group"])
 def model(request: pytest.FixtureRequest) -> MCOENet:
     return models()[request.param]
 

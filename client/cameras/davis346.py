@@ -24,6 +24,7 @@ import numpy as np
 from client.cameras.events import joined
 from client.cameras.intake import FAULTS, Intake
 from client.cameras.source import STREAMS, CameraInfo, Portion, dv_processing
+from client.said import Said
 from mcoe_model.data.events import Frame
 from mcoe_model.data.geometry import SENSOR
 from mcoe_model.errors import CameraMissing
@@ -109,7 +110,8 @@ class Davis346:
         if not wanted:
             raise CameraMissing(_why_not_there(bool(found), bool(davis), plugged()))
         if len(wanted) > 1:
-            raise CameraMissing(f"{len(wanted)} cameras are plugged in; name one as davis346:SERIAL")
+            several = "{count} cameras are plugged in; name one as davis346:SERIAL"
+            raise CameraMissing(Said("camera.several", several, count=len(wanted)))
         try:
             camera = dv.io.camera.DAVIS(wanted[0])
         except FAULTS as fault:
@@ -170,11 +172,13 @@ def _all(take: Callable[[], tuple[Any, Any] | None]) -> list[Any]:
 def _check(dv: ModuleType, camera: Any) -> None:
     """Raises CameraMissing for another chip, and for a cable or port that is not USB 3."""
     if camera.getSensorModel() != camera.SensorModel.DAVIS346 or tuple(camera.getEventResolution()) != SENSOR:
-        raise CameraMissing("the camera that is plugged in is no DAVIS346 but another DAVIS; connect a DAVIS346")
+        says = "the camera that is plugged in is no DAVIS346 but another DAVIS; connect a DAVIS346"
+        raise CameraMissing(Said("camera.other_model", says))
     speeds = dv.io.camera.libusb_speed
     fast = (speeds.LIBUSB_SPEED_SUPER, speeds.LIBUSB_SPEED_SUPER_PLUS, speeds.LIBUSB_SPEED_SUPER_PLUS_X2)
     if camera.getConnectionSpeed() not in fast:
-        raise CameraMissing("the camera is on USB 2, which loses events; use a USB 3 port (blue) and a USB 3 cable")
+        says = "the camera is on USB 2, which loses events; use a USB 3 port (blue) and a USB 3 cable"
+        raise CameraMissing(Said("camera.usb2", says))
 
 
 def _set_up(dv: ModuleType, camera: Any, signals: bool) -> None:
@@ -196,17 +200,19 @@ def _set_up(dv: ModuleType, camera: Any, signals: bool) -> None:
     camera.setAutoExposure(True)
 
 
-def _why_not_there(others: bool, other_davis: bool, on_the_bus: list[Plugged]) -> str:
+def _why_not_there(others: bool, other_davis: bool, on_the_bus: list[Plugged]) -> Said:
     if other_davis:
-        return "no camera with that serial number is plugged in, though another one is; see the label under it"
+        says = "no camera with that serial number is plugged in, though another one is; see the label under it"
+        return Said("camera.other_serial", says)
     if others:
-        return "the camera that is plugged in is no DAVIS346; connect one"
+        return Said("camera.other_model", "the camera that is plugged in is no DAVIS346; connect one")
     if on_the_bus and not any(one.permitted for one in on_the_bus):
-        return f"a camera is plugged in, but this user may not open it; {UDEV_REMEDY}"
-    return "no camera is plugged in; connect the DAVIS346 to a USB 3 port"
+        return Said("camera.not_permitted", f"a camera is plugged in, but this user may not open it; {UDEV_REMEDY}")
+    return Said("camera.unplugged", "no camera is plugged in; connect the DAVIS346 to a USB 3 port")
 
 
-def _why_not_opened(on_the_bus: list[Plugged]) -> str:
+def _why_not_opened(on_the_bus: list[Plugged]) -> Said:
     if on_the_bus and not any(one.permitted for one in on_the_bus):
-        return f"this user may not open the camera; {UDEV_REMEDY}"
-    return "the camera cannot be opened; end the program that uses it (such as DV), or plug the camera in again"
+        return Said("camera.not_permitted", f"this user may not open the camera; {UDEV_REMEDY}")
+    says = "the camera cannot be opened; end the program that uses it (such as DV), or plug the camera in again"
+    return Said("camera.in_use", says)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from client.said import Said
 from mcoe_model.errors import CameraMissing
 
 #: A camera that does not answer within this time is not there [s].
@@ -25,5 +26,6 @@ def greeting(peer: socket.socket) -> bytes:
         said = b""
     if said[_AT:] != _MARK:
         peer.close()
-        raise CameraMissing("what answers there is no camera, or one that asks for TLS; see that the address is right")
+        says = "what answers there is no camera, or one that asks for TLS; see that the address is right"
+        raise CameraMissing(Said("camera.stranger", says))
     return said

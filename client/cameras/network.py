@@ -25,6 +25,7 @@ from client.cameras.greeting import PATIENCE_S, greeting
 from client.cameras.intake import FAULTS, Intake, camera_info, ended_if_stuck
 from client.cameras.secured import AUTHORITY, CERTIFICATE, KEY
 from client.cameras.source import STREAMS, DeviceName, Portion, Stream, dv_processing, is_loopback
+from client.said import Said
 from mcoe_model.data.geometry import SENSOR
 from mcoe_model.errors import CameraMissing, DataMissing, McoeError
 
@@ -57,9 +58,11 @@ class NetworkCamera:
         try:
             where = "in that folder" if device.path else f"at port {device.port}"
             if not {"events", "frames"} & set(readers):
-                raise CameraMissing(f"no camera serves events or frames {where}; start the camera first")
+                says = f"no camera serves events or frames {where}; start the camera first"
+                raise CameraMissing(Said("camera.not_served", says))
             if "frames" not in readers:  # there would be no picture, ever
-                raise CameraMissing(f"the camera {where} serves no frames, which every picture needs; turn them on")
+                says = f"the camera {where} serves no frames, which every picture needs; turn them on"
+                raise CameraMissing(Said("camera.no_frames", says))
             _check(readers)
         except CameraMissing:
             if process is not None:
@@ -113,10 +116,12 @@ def _check(readers: dict[Stream, Any]) -> None:
             continue
         there = reader.isEventStreamAvailable() if stream == "events" else reader.isFrameStreamAvailable()
         if not there:
-            raise CameraMissing(f"what is served as {stream} is another stream; serve events, frames, imu and triggers")
+            says = "what is served as {stream} is another stream; serve events, frames, imu and triggers"
+            raise CameraMissing(Said("camera.other_stream", says, stream=stream))
         size = reader.getEventResolution() if stream == "events" else reader.getFrameResolution()
         if size is None or tuple(size) != SENSOR:
-            raise CameraMissing(f"the camera has no sensor of {SENSOR[0]} x {SENSOR[1]} pixels; connect a DAVIS346")
+            says = f"the camera has no sensor of {SENSOR[0]} x {SENSOR[1]} pixels; connect a DAVIS346"
+            raise CameraMissing(Said("camera.other_model", says))
 
 
 def _connected(dv: ModuleType, device: DeviceName) -> dict[Stream, Any]:
@@ -144,16 +149,19 @@ def _secured(dv: ModuleType, device: DeviceName, keys: Path) -> tuple[dict[Strea
     """The same over TLS, and the process that makes the connections."""
     for name in (AUTHORITY, CERTIFICATE, KEY):
         if not (keys / name).is_file():
-            raise DataMissing(f"{keys} holds no {name}, which a camera beyond this machine needs; ask who runs it")
+            says = "{keys} holds no {name}, which a camera beyond this machine needs; ask who runs it"
+            raise DataMissing(Said("camera.no_key", says, keys=str(keys), name=name))
     with tempfile.TemporaryDirectory(prefix="mcoe-") as folder:  # only this user can look into it
         where = (str(device.host), str(device.port), str(keys), folder)
         command = [sys.executable, "-m", "client.cameras.secured", *where]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:
-            said = json.loads(process.stdout.readline() or '{"fault": "the camera cannot be connected to"}')
-            if "fault" in said:
-                raise CameraMissing(said["fault"])
+            said = json.loads(process.stdout.readline() or "null")
+            if said is None:
+                raise CameraMissing(Said("camera.broken_off", "the camera cannot be connected to"))
+            if "streams" not in said:
+                raise CameraMissing(Said.of_event(said))
             return {stream: _reader(dv, str(Path(folder, stream))) for stream in said["streams"]}, process
         except McoeError:
             _end(process)
@@ -172,4 +180,5 @@ def _reader(dv: ModuleType, *address: Any) -> Any:
         with ended_if_stuck():
             return dv.io.NetworkReader(*address)
     except FAULTS as fault:
-        raise CameraMissing("the camera was lost while connecting to it; try again") from fault
+        says = "the camera was lost while connecting to it; try again"
+        raise CameraMissing(Said("camera.broken_off", says)) from fault

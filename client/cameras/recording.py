@@ -17,6 +17,7 @@ import numpy as np
 from client.cameras.events import joined
 from client.cameras.intake import FAULTS, Intake, Times, camera_info, ended_if_stuck
 from client.cameras.source import STREAMS, CameraInfo, Portion, Stream, dv_processing
+from client.said import Said
 from mcoe_model.data.geometry import SENSOR
 from mcoe_model.errors import DataInvalid, DataMissing
 
@@ -26,6 +27,7 @@ PORTION_US = 33_333
 _MOST_EVENTS = 500_000
 #: A recording's name ends in this; dv-processing insists.
 SUFFIX = ".aedat4"
+
 
 class Recording:
     """The recording ``path``. ``pace``: 1 as it was recorded, 2 twice as fast; None: every read returns the next 33 ms.
@@ -145,9 +147,10 @@ class _Waiting:
 
 def _opened(path: Path) -> Any:
     if not path.exists():
-        raise DataMissing(f"there is no recording {path}; name another file")
+        says = "there is no recording {path}; name another file"
+        raise DataMissing(Said("camera.no_recording", says, path=str(path)))
     if not path.is_file() or path.suffix != SUFFIX:
-        raise DataInvalid(f"{path} is no recording; one is a file whose name ends in {SUFFIX}")
+        raise _unusable(path, f"a recording is a file whose name ends in {SUFFIX}")
     dv = dv_processing()
     try:
         with ended_if_stuck():
@@ -156,7 +159,11 @@ def _opened(path: Path) -> Any:
         why = "it holds no AEDAT4"
         if "FileDataTable" in str(fault):
             why = "its end is missing; copy it again"
-        raise DataInvalid(f"the recording {path} cannot be read: {why}") from fault
+        raise _unusable(path, why) from fault
+
+
+def _unusable(path: Path, why: str) -> DataInvalid:
+    return DataInvalid(Said("camera.bad_recording", "{path} cannot be read: {why}", path=str(path), why=why))
 
 
 def _described(reader: Any, path: Path) -> CameraInfo:
@@ -171,9 +178,9 @@ def _described(reader: Any, path: Path) -> CameraInfo:
         size = reader.getEventResolution() if "events" in streams else reader.getFrameResolution()
         name = str(reader.getCameraName())
     except FAULTS as fault:
-        raise DataInvalid(f"the recording {path} cannot be read: its streams are not described") from fault
+        raise _unusable(path, "its streams are not described") from fault
     if not streams & {"events", "frames"}:
-        raise DataInvalid(f"the recording {path} holds neither events nor frames")
+        raise _unusable(path, "it holds neither events nor frames")
     if size is None or tuple(size) != SENSOR:
-        raise DataInvalid(f"the recording {path} was not made with a sensor of {SENSOR[0]} x {SENSOR[1]} pixels")
+        raise _unusable(path, f"it was not made with a sensor of {SENSOR[0]} x {SENSOR[1]} pixels")
     return camera_info(name, streams)

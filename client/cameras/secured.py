@@ -18,6 +18,7 @@ from pathlib import Path
 from client.cameras.greeting import PATIENCE_S, greeting
 from client.cameras.source import STREAMS
 from client.child_process import no_core_dump
+from client.said import Said, reason
 from mcoe_model.errors import CameraMissing
 from mcoe_model.workers import end_with_parent
 
@@ -40,7 +41,7 @@ def main(host: str, port: int, keys: Path, folder: Path) -> None:
                 listener.listen(1)
                 threads[stream] = threading.Thread(target=_hand_on, args=(secured, said, listener))
     except CameraMissing as fault:
-        print(json.dumps({"fault": str(fault)}), flush=True)
+        print(json.dumps(reason(fault)), flush=True)
         return
     for thread in threads.values():
         thread.start()
@@ -54,14 +55,16 @@ def _connected(host: str, port: int, keys: Path) -> ssl.SSLSocket:
     except ConnectionRefusedError:
         raise
     except OSError as fault:
-        raise CameraMissing(f"{host} does not answer; is the camera on, and in this network?") from fault
+        says = "{host} does not answer; is the camera on, and in this network?"
+        raise CameraMissing(Said("camera.away", says, host=host)) from fault
     try:
         context = ssl.create_default_context(cafile=str(keys / AUTHORITY))
         context.load_cert_chain(keys / CERTIFICATE, keys / KEY)
         return context.wrap_socket(plain, server_hostname=host)
     except OSError as fault:
         why = getattr(fault, "reason", None) or "no TLS"
-        raise CameraMissing(f"{host} is not taken for the camera: {why}; see that its certificate is right") from fault
+        says = "{host} is not taken for the camera: {why}; see that its certificate is right"
+        raise CameraMissing(Said("camera.not_trusted", says, host=host, why=str(why))) from fault
 
 
 def _hand_on(secured: ssl.SSLSocket, said: bytes, listener: socket.socket) -> None:

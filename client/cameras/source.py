@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from client.said import Said
 from mcoe_model.data.events import Frame
 from mcoe_model.errors import CameraMissing, MissingExtra, SettingsError
 
@@ -201,7 +202,7 @@ def open_source(text: str) -> CameraSource:
             from client.cameras.simulated import SimulatedCamera
 
             return SimulatedCamera(device.seed)
-    raise CameraMissing(f"device {device.kind} has no camera; name one with --device")
+    raise CameraMissing(Said("camera.none", "device none has no camera; name one with --device"))
 
 
 def find_again(text: str, lost: CameraInfo) -> CameraSource | None:
@@ -224,6 +225,7 @@ def dv_processing() -> ModuleType:
     try:
         import dv_processing
     except ImportError as fault:
-        raise MissingExtra("this camera needs dv-processing; install it with: pip install 'mcoe[capture]'") from fault
+        says = "this camera needs dv-processing; install it with: pip install 'mcoe[capture]'"
+        raise MissingExtra(Said("camera.no_driver", says)) from fault
     module: ModuleType = dv_processing
     return module

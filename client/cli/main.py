@@ -14,7 +14,7 @@ import typer
 from client.cameras.source import EXAMPLES, parse_device
 from client.check_in_gates import CheckInGates
 from client.cli import doctor, export, models, page, sessions, wearer
-from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, paths_of, say, settled, told
+from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, paths_of, say, settled, store_at_rest, told
 from client.control import ask
 from client.enrolment import ClientPaths, read_membership
 from client.kept import kept_clips, kept_ids
@@ -22,6 +22,7 @@ from client.leaving import COME_BACK, Leaving, join, key_id
 from client.running import Running
 from client.told import ToldFile
 from client.traffic import Traffic
+from mcoe_model.consent import Consent
 from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, WearableDown
 from mcoe_model.files import remove_torn
 from mcoe_model.invitation import Invitation
@@ -114,12 +115,28 @@ def enrol(
     if (clips is None) != (not subject):
         raise DataInvalid("--clips and --subject belong together: give both, or neither for a wearable with a camera")
     read, paths = Invitation.from_line(invitation), settled(folder).paths
-    membership = join(Leaving(folder), paths, read, clips, subject)
+    membership = join(Leaving(folder), paths, read, clips, subject, () if clips else _agreed(folder))
     said = {"client_id": membership.client_id, "address": membership.address, "dir": str(folder)}
     where = "" if folder == DEFAULT_FOLDER else f" --dir {folder}"
     device = "davis346" if clips is None else "none"
     joined = f"joined {membership.address} as {membership.client_id}"
     say(said, as_json, f"{joined}; next: mcoe-client --device {device}{where}")
+
+
+def _agreed(folder: Path) -> tuple[Consent, ...]:
+    """What the wearer has agreed to, to the texts of today; nothing before the first visit."""
+    from client.wearable.views import utc
+
+    if settled(folder).current is None:
+        return ()
+    try:
+        answers = ask(folder, "consents")
+    except WearableDown:
+        with store_at_rest(folder) as store:
+            agreed: tuple[Consent, ...] = store.agreed()
+            return agreed
+    given = [answer for answer in answers if answer["given"] and answer["current"]]
+    return tuple(Consent(one["kind"], one["version"], utc(one["utc_us"])) for one in given)
 
 
 @app.command(epilog="Example:  mcoe-client status --json")
@@ -171,6 +188,10 @@ def _wearable_line(now: dict[str, Any]) -> str:
         parts.append(f"recognises {after} of {clips} spans that it never learns from, {before} before it learned last")
     if learning["lost"]:
         parts.append(f"{learning['lost']} labelled spans are lost to models of this generation: no recording is left")
+    if learning["contradicted"]:
+        parts.append(f"{learning['contradicted']} labelled spans are left out: a later label contradicts them")
+    if learning["flawed"]:
+        parts.append(f"{learning['flawed']} labelled spans are left out: their recordings have a fault")
     if now["why_not_live"]:
         parts.append(f"recognition: {now['why_not_live']}")
     if live:

@@ -24,7 +24,8 @@ def import_file(
     """Check a model, and recognise with it from now on unless it is worse on the wearer's own clips."""
     found = import_model(settled(folder).paths, file)
     now = "recognises from now on" if found.runs else "is worse, and waits; the page can take it all the same"
-    say(asdict(found), as_json, f"{found.preset} {found.sha256[:12]} {now}" + (f": {found.trial}" * bool(found.trial)))
+    trial = f": {found.trial.in_words()}" if found.trial is not None else ""
+    say(asdict(found), as_json, f"{found.preset} {found.sha256[:12]} {now}{trial}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -12,13 +12,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from client.page.pairing import Pairing
+from client.page.words import Words, chosen_language
 
 #: What may be asked before pairing.
 PUBLIC = frozenset({"/pair", "/api/pair", "/api/language", "/health"})
 #: Bytes of a form at most.
 MOST_BYTES = 65_536
 #: Nothing comes from outside, nothing is kept by the browser, and no other page may frame or address ours.
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Cache-Control": "no-store",
@@ -33,8 +34,9 @@ _HEADERS = {
 class Guard:
     """Middleware: the device's own names only, paired phones only, own forms only, and headers on every answer."""
 
-    def __init__(self, app: ASGIApp, pairing: Pairing, name: str, tls: bool) -> None:
+    def __init__(self, app: ASGIApp, pairing: Pairing, name: str, tls: bool, language: str) -> None:
         self.app = app
+        self._language = language
         self._pairing, self._tls = pairing, tls
         self._names = {name, "localhost"} if tls else {"localhost"}
 
@@ -45,7 +47,7 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
         answer = self._refusal(scope)
@@ -56,7 +58,8 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host, path = headers.get("host", ""), scope["path"]
         if not self._is_ours(host, scope):
-            return PlainTextResponse("400: this is not the wearable's address\n", 400)
+            words = Words(chosen_language(None, headers.get("accept-language", ""), self._language))
+            return PlainTextResponse(f"400: {words('common.no_address')}\n", 400)
         own = f"{'https' if self._tls else 'http'}://{host}"
         acts = scope["method"] not in ("GET", "HEAD") or path.startswith("/api/")
         foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")

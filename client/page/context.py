@@ -17,9 +17,12 @@ from client.page.rendering import render
 from client.page.settings import PageSettings
 from client.page.wearable_protocol import Status, Wearable
 from client.page.words import Words, chosen_language
+from client.said import said_by
 from mcoe_model.errors import McoeError
 
 LANGUAGE_COOKIE = "language"
+#: Faults that the server's words, or the program's, explain.
+_QUOTED = ("fault.DataInvalid", "fault.EnrolmentRefused", "fault.McoeError")
 
 #: What a phone's form is known by, whatever happens to the connection.
 Key = Annotated[str, Header(alias="Idempotency-Key", pattern="^[0-9A-Za-z-]{16,64}$")]
@@ -51,10 +54,12 @@ class Page:
         """What a form's act answers, done once for its key."""
         return await self.once(f"{path} {key}", act) or {}
 
-    def show(self, request: Request, screen: str, status: Status | None = None, **content: Any) -> HTMLResponse:
+    def show(
+        self, request: Request, screen: str, status: Status | None = None, *, code: int = 200, **content: Any
+    ) -> HTMLResponse:
         """A screen; with the status it has the strip that says whether it records."""
         words = self.words(request)
-        return HTMLResponse(render(screen, screen=screen, t=words, status=status, name=self.name, **content))
+        return HTMLResponse(render(screen, screen=screen, t=words, status=status, name=self.name, **content), code)
 
     async def daily(self, request: Request) -> Status | Response:
         """The status of a wearable that is set up, open and agreed to, else the way to where it becomes so."""
@@ -72,7 +77,14 @@ class Page:
         version = self.texts.version
         return any(consent.version != version for consent in status.consents)
 
-    def say_fault(self, request: Request, fault: McoeError) -> str:
-        """An error in the wearer's language, if it is one that a wearer can do something about."""
-        words, key = self.words(request), f"fault.{type(fault).__name__}"
-        return words(key if words.known(key) else "fault.other", detail=fault)
+    def say_fault(self, request: Request, fault: McoeError) -> tuple[str, str]:
+        """An error in the wearer's language, by the nearest of its kinds, and by its text where that is a `Said`.
+
+        Then what is to be quoted in English: the text of a kind that says too little without it; else empty.
+        """
+        words, text = self.words(request), said_by(fault)
+        keys = (f"fault.{kind.__name__}" for kind in type(fault).__mro__)
+        key = next(key for key in keys if words.known(key))
+        detail = words.said(text)
+        said = f"{words(key)} {detail}" if detail else words(key)
+        return said, text if key in _QUOTED and not detail else ""

@@ -11,6 +11,7 @@ from pydantic import Field
 from client.consent_text import LANGUAGES, ConsentText
 from client.page.context import Key, Page
 from client.page.entrance import Form, Short
+from client.said import Said
 from mcoe_model.consent import CONSENTS
 from mcoe_model.errors import DataInvalid
 
@@ -117,7 +118,7 @@ def _read(page: Page, request: Request, kinds: list[str], version: str) -> Conse
     """The text that was agreed to. Raises DataInvalid when it is another one by now, and for unknown kinds."""
     text = page.consent_text(page.words(request))
     if version != text.version:
-        raise DataInvalid("the consent text has changed meanwhile; read it again")
+        raise DataInvalid(Said("consent.changed", "the consent text has changed meanwhile; read it again"))
     if set(kinds) - set(CONSENTS):
         raise DataInvalid(f"consents are {', '.join(CONSENTS)}")
     return text

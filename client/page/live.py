@@ -38,7 +38,7 @@ def live_routes(page: Page) -> APIRouter:
                 if shown.get(name) != part:
                     shown[name] = part
                     yield ServerSentEvent(raw_data=part, event=name)
-            now = _facts(status)
+            now = _facts(status, words)
             if shown.get("facts") != str(now):
                 shown["facts"] = str(now)
                 yield ServerSentEvent(data=now | {"recorded_s": _recorded_s(status)}, event="facts")
@@ -69,7 +69,7 @@ def _parts(status: Status, words: Words) -> dict[str, str]:
     }
 
 
-def _facts(status: Status) -> dict[str, Any]:
+def _facts(status: Status, words: Words) -> dict[str, Any]:
     return {
         "stage": status.stage,
         "recording": status.recording.session if status.recording else None,
@@ -77,7 +77,7 @@ def _facts(status: Status) -> dict[str, Any]:
         "prompts": status.prompts,
         "newer": status.model is not None and status.model.newer is not None,
         "before": status.model is not None and status.model.before is not None,
-        "no_room": status.no_room,
+        "no_room": words.said(status.no_room),
         "remembered_s": int(status.remembered_s),
     }
 

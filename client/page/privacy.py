@@ -13,6 +13,7 @@ from pydantic import StringConstraints
 from client.page.access import cookie
 from client.page.context import Key, Page
 from client.page.entrance import Form, Short
+from client.said import Said
 from mcoe_model.consent import CONSENTS
 from mcoe_model.errors import DataInvalid, OutputExists
 from mcoe_model.invitation import Invitation
@@ -59,18 +60,16 @@ def privacy_routes(page: Page) -> APIRouter:
         return await page.post("agree", key, lambda: wearable.consent(form.kind, text))
 
     @routes.post("/api/join")
-    async def join(request: Request, form: Line, key: Key) -> dict[str, object]:
-        words = page.words(request)
-
+    async def join(form: Line, key: Key) -> dict[str, object]:
         async def act() -> None:
             try:
                 invitation = Invitation.from_line(form.line)
             except DataInvalid as fault:
-                raise DataInvalid(words("privacy.no_invitation")) from fault
+                raise DataInvalid(Said("privacy.no_invitation", "this is no invitation")) from fault
             try:
                 await wearable.join(invitation)
             except OutputExists as fault:
-                raise DataInvalid(words("privacy.member")) from fault
+                raise DataInvalid(Said("privacy.member", "this wearable is a member already")) from fault
 
         return await page.post("join", key, act)
 
@@ -93,10 +92,10 @@ def privacy_routes(page: Page) -> APIRouter:
         return await page.post("unpair", key, act)
 
     @routes.post("/api/forget")
-    async def forget(request: Request, form: Sure, key: Key) -> dict[str, object]:
+    async def forget(form: Sure, key: Key) -> dict[str, object]:
         async def act() -> None:
             if form.wearer.strip().lower() != str((await wearable.status()).wearer).lower():
-                raise DataInvalid(page.words(request)("privacy.wrong_code"))
+                raise DataInvalid(Said("privacy.wrong_code", "the code does not fit; nothing was deleted"))
             await wearable.forget()
             page.pairing.unpair()
 

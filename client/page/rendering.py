@@ -10,6 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from client.page.words import Words
+
 
 def render(template: str, **content: Any) -> str:
     """A template with this content."""
@@ -42,6 +44,11 @@ def _data(value: Any) -> Markup:
     return Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c"))
 
 
+def _told(what: str, words: Words) -> str:
+    """What can be said in the words' language is; the words of another machine or of the system are quoted."""
+    return words.said(what) or Markup('<q lang="en">{}</q>').format(what)
+
+
 def _environment() -> Environment:
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -51,7 +58,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    pages.filters |= {"data": _data, "minutes": minutes, "size": _size, "time": _time}
+    pages.filters |= {"data": _data, "minutes": minutes, "size": _size, "time": _time, "told": _told}
     return pages
 
 

@@ -3,7 +3,7 @@
 Times within a session are microseconds since its start. ``once`` is a form's own key: what comes twice with the same
 one, even after a restart, is done once. Every method but `status`, `changes`, `set_up` and `unlock`
 raises Locked while the wearable is locked; all refuse with an McoeError of one line. An error's class is what the page
-translates, so each reason that a wearer can do something about needs a class of its own.
+translates, and its text where that is a `Said`: each reason that a wearer can do something about needs either.
 
 The page is served by `client.page.serve.serve_page(wearable, PageSettings(...), stopping)` in the same event loop.
 """
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.consent_text import ConsentText
-from client.gates import Closed
 from client.leaving import Goodbye
+from client.said import Said
 from mcoe_model.consent import Consent
 from mcoe_model.data.events import Pair
 from mcoe_model.data.geometry import Geometry
@@ -74,14 +74,16 @@ class ModelChoice:
 
     ``newer``: one that waits for the wearer's word, because it is ``worse`` on the wearer's own clips or because the
     wearer went back to the one before it. ``before``: the one that ran before, to which the wearer can go back; None
-    while a newer one waits. ``trial``: what the last comparison found, in English.
+    while a newer one waits. ``trial``: what the last comparison found. ``own_damaged``: one that was learned here is
+    gone, since its file was damaged.
     """
 
     running: str
     newer: str | None
     before: str | None
     worse: bool
-    trial: str
+    trial: Said | None = None
+    own_damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,16 @@ class Learning:
     """Of the wearer's labels: how many ``waiting`` spans there are, and why they wait (``closed``).
 
     ``lost``: how many were learned by models of an earlier generation alone, and have no pictures to be learned anew.
+    ``contradicted`` and ``flawed``: how many are left out, as `client.sessions.lessons.Lessons` has them.
     """
 
     state: LearningState = "nothing"
     waiting: int = 0
-    closed: tuple[Closed, ...] = ()
+    closed: tuple[Said, ...] = ()
     last: LastLesson | None = None
     lost: int = 0
+    contradicted: int = 0
+    flawed: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class CheckIns:
 
     updates: int
     clips: int
-    closed: tuple[Closed, ...] = ()
+    closed: tuple[Said, ...] = ()
     due: datetime.datetime | None = None
     turned_away: str = ""
 
@@ -147,12 +152,12 @@ class Status:
     """What the page shows of the wearable at any time; compared by value, sent when it changes.
 
     ``wearer`` is its code, None while new. ``consents``: those in force, whatever the version of their text.
-    ``prompts``: how many questions wait. ``enrolled``: whether it belongs to a fleet. ``why_no_camera``,
-    ``why_not_live``: what their processes say, in English. ``dropped``: events, frames and samples that were left out
-    because they cannot be right. ``no_room``: what would have to go before anything can be recorded, in English.
-    ``left``: that this wearer has left the fleet, and what the server said to it. ``lost``: the server said that this
-    wearable was reported lost; it takes no part in the fleet until it joins anew. ``check_ins``: None for who belongs
-    to no fleet.
+    ``prompts``: how many questions wait. ``enrolled``: whether it belongs to a fleet. ``why_no_camera``: what its
+    process says, a `Said` where that can be; ``why_not_live``: the same of recognition, for terminals, in English.
+    ``dropped``: events, frames and samples that were left out because they cannot be right. ``no_room``: what would
+    have to go before anything can be recorded, a `Said`. ``left``: that this wearer has left the fleet, and what the
+    server said to it. ``lost``: the server said that this wearable was reported lost; it takes no part in the fleet
+    until it joins anew. ``check_ins``: None for who belongs to no fleet.
     """
 
     stage: Stage
@@ -199,12 +204,16 @@ class TryOut:
     frames: int
 
 
+Change = Literal["everything", "next learning", "history"]
+
+
 @dataclass(frozen=True)
 class Span:
     """A part of a session and what its wearer says of it: an emotion, OTHER, SKIP or, not asked yet, None.
 
     ``predicted``: what the model saw most in it, None where it did not run. ``versions``: how often it was labelled;
-    ``learned``: a label that changes now no longer changes what was learned from it until it is learned anew.
+    ``change``: what a label that changes now still reaches: everything, what is learned from then on, or the history
+    alone, since the pictures are gone.
     """
 
     id: int
@@ -214,7 +223,7 @@ class Span:
     intensity: int | None
     predicted: str | None
     versions: int
-    learned: bool
+    change: Change
 
 
 @dataclass(frozen=True)

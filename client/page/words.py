@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from client.consent_text import LANGUAGES
+from client.said import Said
 
 FOLDER = Path(__file__).parent / "texts"
 
@@ -21,14 +22,29 @@ class Words:
         self._texts = texts(language)
 
     def __call__(self, key: str, **values: object) -> str:
-        return self._texts[key].format(**values) if values else self._texts[key]
+        written = {name: self._written(value) for name, value in values.items()}
+        return self._texts[key].format(**written) if written else self._texts[key]
 
     def known(self, key: str) -> bool:
         return key in self._texts
 
+    def said(self, what: str) -> str:
+        """A `Said` in this language; empty for what is in English alone."""
+        return self(what.key, **what.values) if isinstance(what, Said) and self.known(what.key) else ""
+
+    def _written(self, value: object) -> object:
+        return _German(value) if self.language == "de" and isinstance(value, float) else value
+
     def below(self, *starts: str) -> dict[str, str]:
         """The texts whose keys begin so, for a page's scripts."""
         return {key: text for key, text in self._texts.items() if key.startswith(starts)}
+
+
+class _German(float):
+    """A number with a decimal comma."""
+
+    def __format__(self, form: str) -> str:
+        return super().__format__(form).replace(".", ",")
 
 
 @cache

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
 from client.consent_text import ConsentText
+from client.said import Said
 from client.sessions.store import StoreBase
 from client.sessions.tables import ConsentRow, ConsentTextRow
 from client.sessions.times import SECOND_US, Moment
@@ -47,7 +48,8 @@ class ConsentStore(StoreBase):
         if unknown := answers.keys() - set(CONSENTS):
             raise DataInvalid(f"consents are about {', '.join(CONSENTS)}, not {', '.join(sorted(unknown))}")
         if at is None and text.version != self.rules.consent_version:
-            raise DataInvalid(f"consent is asked for text {self.rules.consent_version}, not {text.version}")
+            says = "consent is asked for text {version}, not {read}"
+            raise DataInvalid(Said("consent.changed", says, version=self.rules.consent_version, read=text.version))
         moment = at or self._clock()
         with self._writing() as session:
             shown = {"sha256": text.sha256, "version": text.version, "language": text.language, "text": text.text}

@@ -29,10 +29,15 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What is to be learned, and how many spans are left out since a later label of the same time contradicts them."""
+    """What is to be learned, and how many labelled spans are left out for good.
+
+    ``contradicted``: a later label of the same time says something else. ``flawed``: their recording cannot be learned
+    from, which its session says.
+    """
 
     lessons: tuple[Lesson, ...]
     contradicted: int
+    flawed: int
 
 
 class LessonStore(SpanStore):
@@ -45,17 +50,19 @@ class LessonStore(SpanStore):
         """
         self.require("learning")
         self._unlocked()
-        usable = (SessionRow.state != RECORDING, SessionRow.wrapped_key.is_not(None), SessionRow.flaw.is_(None))
+        there = (SessionRow.state != RECORDING, SessionRow.wrapped_key.is_not(None))
         with self._reading() as session:
             found = [
                 (lesson, span.learned_label_id == lesson.label_id)
-                for span, newest, *_ in all_stand(session, *usable)
+                for span, newest, *_ in all_stand(session, *there, SessionRow.flaw.is_(None))
                 if (lesson := _lesson(span, newest)) is not None
             ]
+            never = (SessionRow.flaw.is_not(None), SpanRow.learned_us.is_(None))  # others are `lost`, or were learned
+            flawed = sum(_lesson(span, newest) is not None for span, newest, *_ in all_stand(session, *there, *never))
         labelled = [lesson for lesson, _ in found]
         new = [lesson for lesson, learned in found if not learned]
         good = tuple(lesson for lesson in new if not any(_contradicts(other, lesson) for other in labelled))
-        return Lessons(good, len(new) - len(good))
+        return Lessons(good, len(new) - len(good), flawed)
 
     def standing(self) -> frozenset[tuple[int, int]]:
         """Every span that has an emotion, with the version of its label that counts, learned or not. Raises Locked."""

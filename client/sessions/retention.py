@@ -12,6 +12,7 @@ import shutil
 
 from sqlalchemy import delete, select
 
+from client.said import Said
 from client.sessions.database import forget_deleted
 from client.sessions.lessons import LessonStore
 from client.sessions.tables import RECORDING, MarkerRow, SessionRow, SpanRow
@@ -102,16 +103,19 @@ class RetentionStore(LessonStore):
         for found in sorted(there, key=_waits):
             if found.bytes and sum(one.bytes for one in enough) <= max(over, short):
                 enough.append(found)
-        names = ", ".join(f"{found.id} of {_day(found)} ({found.bytes / 1e6:.0f} MB)" for found in enough)
+        names = ", ".join(f"{found.id} ({_day(found)}, {found.bytes / 1e6:.0f} MB)" for found in enough)
         if short > 0:
-            what = f"delete {names}" if names else "nothing recorded can be deleted; free some elsewhere"
-            return DiskFull(f"the disk has {free_bytes / 1e6:.0f} MB left, too few to record; {what}")
-        full = f"recordings take all of their {self.rules.retention.quota_bytes / 1e9:g} GB"
+            left, free = "the disk has {free} MB left, too few to record; ", round(free_bytes / 1e6)
+            if not enough:
+                says = left + "nothing recorded can be deleted; free some elsewhere"
+                return DiskFull(Said("room.elsewhere", says, free=free))
+            return DiskFull(Said("room.disk", left + "delete {names}", free=free, names=names))
+        full, quota = "recordings take all of their {quota:g} GB; ", self.rules.retention.quota_bytes / 1e9
         if not enough:
-            return DiskFull(f"{full}; stop the one that is being recorded")
+            return DiskFull(Said("room.running", full + "stop the one that is being recorded", quota=quota))
         if all(_waits(found) for found in enough):
-            return LabelFirst(f"{full}; label or delete {names}")
-        return DiskFull(f"{full}; delete {names}")
+            return LabelFirst(Said("room.label", full + "label or delete {names}", quota=quota, names=names))
+        return DiskFull(Said("room.quota", full + "delete {names}", quota=quota, names=names))
 
     def _there(self) -> list[Recording]:
         """The recordings that can be deleted, oldest first."""
@@ -138,7 +142,8 @@ class RetentionStore(LessonStore):
         sizes = [path.stat().st_size for path in folder.glob("*") if path.is_file()]
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
-            raise McoeError(f"{folder} could not be deleted; its key is gone, so nothing in it can be read: remove it")
+            says = "{folder} could not be deleted; its key is gone, so nothing in it can be read: remove it"
+            raise McoeError(Said("session.remains", says, folder=str(folder)))
         forget_deleted(self.engine, self._database)
         log.info("a recording was deleted: its key, %d files, %.1f MB; verified", len(sizes), sum(sizes) / 1e6)
 

@@ -9,6 +9,7 @@ from typing import cast
 from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
+from client.said import Said
 from client.sessions.database import forget_deleted
 from client.sessions.recordings import RecordingStore
 from client.sessions.tables import LabelRow, PromptRow, RequestRow, SegmentRow, SessionRow, SpanRow
@@ -123,9 +124,7 @@ class SpanStore(RecordingStore):
         at = self._clock()
         said = None if label is None else {"said": label.said, "intensity": label.intensity}
         bounds = {"start_us": start_us, "end_us": end_us}
-        session.add(
-            LabelRow(span_id=span_id, said=said, source=source, edited_us=at.utc_us, zone=at.zone, **bounds)
-        )
+        session.add(LabelRow(span_id=span_id, said=said, source=source, edited_us=at.utc_us, zone=at.zone, **bounds))
 
 
 def _span(session: Session, span_id: int) -> SpanRow:
@@ -206,7 +205,7 @@ def _check(session: Session, session_id: str, start_us: int, end_us: int) -> Non
     covered = select(func.min(SegmentRow.starts_us), func.max(SegmentRow.ends_us))
     first, last = session.execute(covered.where(SegmentRow.session_id == session_id)).one()
     if first is None:
-        raise DataInvalid("nothing of this session was recorded yet that a span could lie in")
+        raise DataInvalid(Said("session.empty", "nothing of this session was recorded yet that a span could lie in"))
     if not first <= start_us < end_us <= last:
-        length = (last - first) / 1e6
-        raise DataInvalid(f"the span lies outside of its session, which is {length:g} seconds long")
+        says = "the span lies outside of its session, which is {seconds:g} seconds long"
+        raise DataInvalid(Said("label.outside", says, seconds=(last - first) / 1e6))

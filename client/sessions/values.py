@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from client.said import Said
 from client.sessions.tables import SessionState
 from mcoe_model.data.geometry import Geometry
 from mcoe_model.errors import DataInvalid
@@ -159,4 +160,5 @@ def check_bounds(start_us: int, end_us: int) -> None:
     """Raises DataInvalid for a span that is too short or too long."""
     if not SHORTEST_US <= end_us - start_us <= LONGEST_US:
         allowed = f"from {SHORTEST_US / 1e6:g} to {LONGEST_US / 1e6:g} seconds"
-        raise DataInvalid(f"a span lasts {allowed}, not {(end_us - start_us) / 1e6:g}")
+        says = f"a span lasts {allowed}, not {{seconds:g}}"
+        raise DataInvalid(Said("label.bounds", says, seconds=(end_us - start_us) / 1e6))

@@ -154,7 +154,9 @@ class Wearable(LearningWearable):
             return None
         worse = bool(state.newer) and (state.refused, state.refusal) == (state.newer, "worse")
         before = None if state.newer else state.before[:12] or None
-        return page.ModelChoice(state.runs[:12], state.newer[:12] or None, before, worse, state.trial)
+        trial = state.trial.in_words() if state.trial is not None else None
+        newer = state.newer[:12] or None
+        return page.ModelChoice(state.runs[:12], newer, before, worse, trial, state.own_damaged)
 
     async def _look_often(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from client.consent_text import ConsentTexts
 from client.enrolment import ClientPaths
 from client.page.wearable_protocol import Disk, Refusal, Stage
 from client.recognise_link import RecogniseLink
+from client.said import said_by
 from client.serving import served_model
 from client.sessions import Store
 from client.wearable.folders import plain_folder
@@ -118,7 +119,7 @@ class WearableBase(ABC):
         given = {kind: answer for kind, answer in store.consents().items() if answer.given}
         consents = tuple(Consent(kind, answer.version, utc(answer.utc_us)) for kind, answer in given.items())
         allowed = frozenset(kind for kind, answer in given.items() if answer.allows)
-        return Known(consents, allowed, prompts, store.used_bytes(), refusal, str(no_room or ""))
+        return Known(consents, allowed, prompts, store.used_bytes(), refusal, said_by(no_room) if no_room else "")
 
     def _require_store(self) -> Store:
         """Raises DataMissing."""

@@ -24,9 +24,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from client.check_in_gates import CheckInRules
 from client.children import open_log
+from client.comparison import compare
 from client.consent_text import ConsentTexts
 from client.enrolment import ClientPaths
-from client.gates import RECORDING, Closed, read_sensors
+from client.gates import RECORDING, read_sensors
 from client.learn_task import NewClip, Task
 from client.lesson_book import (
     LessonBook,
@@ -43,8 +44,9 @@ from client.own_models import forget_own_models, model_path, open_card
 from client.page import wearable_protocol as page
 from client.replay import pairs
 from client.running import Running
-from client.serving import compare, served_model
-from client.sessions import Lesson, Store, StoreRules, Training, now
+from client.said import Said
+from client.serving import served_model
+from client.sessions import Lesson, Lessons, Store, StoreRules, Training, now
 from client.sessions.times import DAY_US, believed
 from client.wearable.lifecycle import LivedWearable
 from client.wearable.views import utc
@@ -94,10 +96,11 @@ class LearningWearable(LivedWearable):
         self.learning = page.Learning()
         self._learner: Process | None = None
         self._learner_stopped = False  # by this process
+        self._goes_on = asyncio.Event()  # what the learning process is given; not while that stands still
         self.learner_failed: tuple[float, int] | None = None  # as `Child.failed`
         self._at_lessons = asyncio.Lock()  # nobody takes the lesson book away while it is read or written here
         self._said_unknown = False
-        self._lost_spans = 0
+        self._left_out: dict[str, int] = {}  # labelled spans that are not learned, by why, as the page counts them
         self._failures = 0  # of the learning process, in a row
         self._stood: tuple[tuple[str, ...], int] | None = None  # the clips that the book was kept to last, and the day
 
@@ -120,6 +123,7 @@ class LearningWearable(LivedWearable):
     def stop_learning(self) -> None:
         """End the learning process, which holds what it learns from in memory. It begins again when it may."""
         self._learner_stopped = True
+        self._goes_on.set()  # to hear of it
         if self._learner is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._learner.kill()
@@ -128,7 +132,7 @@ class LearningWearable(LivedWearable):
         """Whether the key is here, and the wearer agrees."""
         return self.stage == "open" and self.lessons_key is not None and "learning" in self.known.allowed
 
-    def _closed(self) -> tuple[Closed, ...]:
+    def _closed(self) -> tuple[Said, ...]:
         """Why nothing is learned now."""
         sensors = read_sensors(self._check_in_rules.system)
         if sensors.unknown() and not self._said_unknown:
@@ -141,6 +145,7 @@ class LearningWearable(LivedWearable):
         """What is to be learned, once what was learned is in the store; None while nothing can be."""
         key, paths = self.lessons_key, self.paths
         if paths is None or key is None or not self._may_learn():
+            self._left_out = {}
             await self._drop_unless_agreed()
             return None
         folder, models = paths.lessons, paths.models
@@ -154,10 +159,12 @@ class LearningWearable(LivedWearable):
             return None
         await self._begin_generation(paths, model, key)
 
-        def look(store: Store) -> tuple[tuple[Lesson, ...], frozenset[tuple[int, int]], int]:
-            return store.to_learn().lessons, store.standing(), store.lost()
+        def look(store: Store) -> tuple[Lessons, frozenset[tuple[int, int]], int]:
+            return store.to_learn(), store.standing(), store.lost()
 
-        lessons, standing, self._lost_spans = await self.kept(look)
+        found, standing, lost = await self.kept(look)
+        lessons = found.lessons
+        self._left_out = {"lost": lost, "contradicted": found.contradicted, "flawed": found.flawed}
         stand = tuple(sorted(clip_name(*clip) for clip in standing))
         day = now().day
         if (stand, day) != self._stood:
@@ -205,6 +212,7 @@ class LearningWearable(LivedWearable):
                 sys.executable, "-m", "client.learn", stdin=PIPE, stderr=output, start_new_session=True
             )
         log.info("%d labelled spans are learned (process %d)", len(work.names), process.pid)
+        self._goes_on.set()
         watching = asyncio.create_task(self._watch(process))
         try:
             if not self._may_learn():  # since it was asked for: whoever ended that had no process to end
@@ -235,6 +243,7 @@ class LearningWearable(LivedWearable):
             for lesson, name in zip(work.lessons, work.names, strict=True):
                 if name in there:
                     continue
+                await self._goes_on.wait()
                 found = await self._pictures(lesson)
                 if found:
                     session = await self.kept(partial(Store.session, session_id=lesson.session))
@@ -261,7 +270,8 @@ class LearningWearable(LivedWearable):
 
         try:
             segments, geometry = await self.kept(read)
-            found = await pairs(segments, geometry, lesson.start_us, lesson.end_us) if segments else []
+            wanted = geometry, lesson.start_us, lesson.end_us
+            found = await pairs(segments, *wanted, self._goes_on.wait) if segments else []
             if found:
                 return found
             why = "no-pictures"
@@ -275,10 +285,11 @@ class LearningWearable(LivedWearable):
     async def _watch(self, process: Process) -> None:
         """Let the process stand still while it must not learn, and say so."""
         stands = False
-        while True:
+        while not self._learner_stopped:  # afterwards nobody may be left to wait
             closed = self._closed()
             if bool(closed) != stands:
                 stands = bool(closed)
+                (self._goes_on.clear if stands else self._goes_on.set)()
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGSTOP if stands else signal.SIGCONT)
             with contextlib.suppress(McoeError, SQLAlchemyError):  # what is shown may be late, standing still may not
@@ -294,7 +305,7 @@ class LearningWearable(LivedWearable):
         book, running = LessonBook(paths.lessons, key, result.generation), Running(paths.running)
         found, model = compare(result.labels, result.after, result.before), result.model_sha256
         if model is not None:
-            take = partial(running.take_lesson, worse=found.verdict == "worse", trial=found.in_words())
+            take = partial(running.take_lesson, worse=found.verdict == "worse", trial=found)
             if not await asyncio.to_thread(take, model, result.base_sha256):
                 log.info("another model came while %d labelled spans were learned: they are learned anew", result.spans)
                 await asyncio.to_thread(forget_own_models, paths)
@@ -327,7 +338,7 @@ class LearningWearable(LivedWearable):
         if state != self.learning.state or (state == "nothing" and last is None):
             trainings = await self.kept(lambda store: store.trainings()) if self.stage == "open" else []
             last = next((_lesson_view(one) for one in reversed(trainings) if one.model_sha256), None)
-        self.learning = page.Learning(state, waiting, self._closed() if waiting else (), last, self._lost_spans)
+        self.learning = page.Learning(state, waiting, self._closed() if waiting else (), last, **self._left_out)
 
     async def lock(self) -> None:
         """As in `LivedWearable`."""
@@ -346,7 +357,7 @@ class LearningWearable(LivedWearable):
         await super()._let_go()
         self.stop_learning()
         async with self._at_lessons:  # what is under way there ends, and nothing begins any more
-            self.learning, self._lost_spans = page.Learning(), 0
+            self.learning, self._left_out = page.Learning(), {}
 
 
 def _lesson_view(training: Training) -> page.LastLesson:

@@ -26,6 +26,7 @@ from client.own_models import settle_own_models
 from client.page import wearable_protocol as page
 from client.page.pairing import Pairing
 from client.running import Running
+from client.said import Said
 from client.segment_files import left_over
 from client.sessions import Store, StoreRules, now
 from client.told import ToldFile
@@ -84,7 +85,7 @@ class LivedWearable(LabellingWearable):
         """
         async with self._turn:
             if text.version != self.texts.version:
-                raise DataInvalid("the consent text has changed meanwhile; read it again")
+                raise DataInvalid(Said("consent.changed", "the consent text has changed meanwhile; read it again"))
             answered = now()
             recovery = await self._begin_wearer(FIRST_CODE, passphrase)
             await self.kept(lambda store: store.answer_consents({kind: True for kind in kinds}, text, answered))

@@ -20,7 +20,7 @@ def span_view(span: Span, recording: Recording) -> page.Span:
         span.label.intensity if span.label is not None else None,
         span.predicted.emotion if span.predicted is not None else None,
         span.versions,
-        span.change != "everything",
+        span.change,
     )
 
 

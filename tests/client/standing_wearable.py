@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from client.comparison import Comparison
 from client.consent_text import ConsentText
 from client.page.wearable_protocol import (
     Camera,
@@ -165,7 +166,7 @@ class StandingWearable:
     async def add_span(self, session: str, start_us: int, end_us: int, once: str = "") -> int:
         self.calls.append("add_span")
         found = await self.session(session)
-        span = Span(len(self.earlier) + 1, start_us, end_us, None, None, None, 0, False)
+        span = Span(len(self.earlier) + 1, start_us, end_us, None, None, None, 0, "everything")
         self.earlier[span.id] = []
         self.sessions[session] = replace(found, spans=(*found.spans, span))
         return span.id
@@ -254,7 +255,7 @@ class StandingWearable:
 
     def add(self, session: str, seconds: float, **known: object) -> str:
         """A session with one span, as a recording would have left it."""
-        span = Span(len(self.earlier) + 1, 0, round(1e6 * min(seconds, 30)), None, None, "sadness", 0, False)
+        span = Span(len(self.earlier) + 1, 0, round(1e6 * min(seconds, 30)), None, None, "sadness", 0, "everything")
         self.earlier[span.id] = []
         until = now() + datetime.timedelta(days=14)
         made = Session(session, now(), seconds, "whole", 3_400_000, until, False, (span,))
@@ -265,7 +266,9 @@ class StandingWearable:
         """A recognition, and a newer model that did worse."""
         probabilities = tuple(0.64 if one == emotion else 0.06 for one in range(7))
         live = Live("happiness", probabilities, 21.4, 30.0, 2)
-        self.change(live=live, model=ModelChoice("3f" * 8, "9c" * 8, None, True, ""))
+        self.change(
+            live=live, model=ModelChoice("3f" * 8, "9c" * 8, None, True, Comparison(24, 3, 12, 18, 0, 6).in_words())
+        )
 
     def ask(self, session: str) -> None:
         """A question about a session's first span."""

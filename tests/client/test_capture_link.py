@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("dv_processing")
 
 from client.capture_link import CaptureLink
+from client.page.words import Words
 from mcoe_model.data.geometry import Geometry
 
 
@@ -23,6 +24,7 @@ def test_why_there_is_no_camera_is_known(tmp_path: Path, device: str, why: str) 
         async with asyncio.timeout(120):
             while why not in link.why_lost or not log.read_bytes():
                 await asyncio.sleep(0.05)
+        assert Words("de").said(link.why_lost), "the page says it in the wearer's language"
         await link.child.end()
         await running
 

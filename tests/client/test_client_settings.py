@@ -54,7 +54,7 @@ def test_the_machines_sensors_are_looked_for_where_it_is_said(tmp_path: Path) ->
         (battery / name).write_text(f"{text}\n")
     rules = load_settings(tmp_path, {}, {"MCOE_CLIENT_SYSTEM": str(tmp_path)}).check_in_rules
     [closed] = CheckInGates(rules, Traffic(tmp_path / "traffic.json")).closed()
-    assert closed.gate == "battery"
+    assert closed.key == "gate.battery"
     with pytest.raises(SettingsError, match="system is no folder"):
         load_settings(tmp_path, {"system": str(tmp_path / "nowhere")}, {})
 

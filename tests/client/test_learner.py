@@ -116,6 +116,30 @@ def test_tensors_that_are_not_those_of_the_task_are_refused_before_anything_is_t
         assert tensors_sha256(tensors_of(store.resident)) == before
 
 
+@pytest.mark.parametrize("wrong", ["lacking", "extra", "backbone", "shape", "broadcastable", "float64", "int8"])
+def test_a_model_of_other_names_shapes_or_numbers_is_refused_whatever_hash_the_server_gives_it(wrong: str) -> None:
+    tensors, name = payload(), next(name for name, value in payload().items() if value.ndim == 2)
+    value, backbone = tensors[name], next(name for name in base()[0] if not is_head(name))
+    match wrong:
+        case "lacking":
+            del tensors[name]
+        case "extra":
+            tensors["spare"] = value
+        case "backbone":
+            tensors[backbone] = base()[0][backbone]
+        case "shape":
+            tensors[name] = np.concatenate([value, value])
+        case "broadcastable":
+            tensors[name] = value[:1]
+        case kind:
+            tensors[name] = value.astype(kind)
+    store = ToyStore("client-a", 3)
+    before = tensors_sha256(tensors_of(store.resident))
+    with pytest.raises(ModelInvalid, match="not those of mcoe-tiny"):
+        learn(store, task(payload_sha256=tensors_sha256(tensors)), Payload.of(tensors))
+    assert tensors_sha256(tensors_of(store.resident)) == before
+
+
 def test_another_generation_is_refused() -> None:
     with pytest.raises(ModelInvalid, match="generation"):
         learn(ToyStore("client-a", 3), task(generation="f" * 16), Payload.of(payload()))

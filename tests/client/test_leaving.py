@@ -473,6 +473,8 @@ def test_a_folder_that_was_reported_lost_ends_its_part_and_keeps_everything(fold
         after = contents(paths.folder)
         assert before.items() <= after.items() and after.keys() - before.keys() <= {str(paths.told)}
         assert "it was reported lost and sends nothing" in command(folder, "status")
+    assert "reported lost" in command(folder, "--device", "none", code=ExitCode.ENROLMENT_REFUSED), "offline, too"
+    with front.up():
         command(folder, "enrol", front.invite("w1").to_line(), "--clips", folder, "--subject", "001")
     assert states(front) == {"w1": "enrolled"} and "lost" not in command(folder, "status")
 

@@ -90,6 +90,25 @@ def test_what_began_from_a_model_that_another_has_replaced_is_learned_anew(
     asyncio.run(scene())
 
 
+def test_how_many_held_out_clips_are_recognised_before_and_after_is_stored_and_shown(
+    tmp_path: Path, base: Path
+) -> None:
+    async def scene() -> None:
+        async with looking(tmp_path / "wearable") as wearable:
+            assert wearable.paths is not None
+            began = import_model(wearable.paths, base).sha256
+            result, waits = await lesson(wearable, tmp_path, began)
+            before, after = (True, False, False, True, False), (True, True, False, True, True)
+            waits.write(replace(result, labels=(0, 3, 3, 0, 2), before=before, after=after))
+            await until(lambda: wearable.learning.last is not None)
+            [training] = await wearable.kept(lambda store: store.trainings())
+            assert training.scores == {"clips": 5, "before": 2, "after": 4}
+            last = (await wearable.status()).learning.last
+            assert last is not None and (last.clips, last.before, last.after) == (5, 2, 4)
+
+    asyncio.run(scene())
+
+
 def test_killed_when_it_is_served_and_not_counted_yet_it_counts_once(tmp_path: Path, base: Path) -> None:
     async def scene() -> None:
         async with looking(tmp_path / "wearable") as wearable:
@@ -98,7 +117,7 @@ def test_killed_when_it_is_served_and_not_counted_yet_it_counts_once(tmp_path: P
             running = Running(wearable.paths.running)
             result, waits = await lesson(wearable, tmp_path, began)
             assert result.model_sha256 is not None
-            running.take_lesson(result.model_sha256, began, worse=False, trial="")
+            running.take_lesson(result.model_sha256, began, worse=False, trial=None)
             came = import_model(wearable.paths, another(tmp_path, base)).sha256  # before the next start
             for _ in range(2):
                 waits.write(result)

@@ -22,13 +22,14 @@ from typer.testing import CliRunner
 
 from client.app import make_client_app
 from client.cli import app as cli
+from client.comparison import FEWEST_CLIPS
 from client.enrolment import ClientPaths, make_key
 from client.folder_store import FolderStore
 from client.offers import Offers
 from client.outbox import Outbox
 from client.own_models import LEARNED_HERE, forget_own_models, model_path, seal_model
 from client.running import Running, RunningModel
-from client.serving import FEWEST_CLIPS, try_beside
+from client.serving import try_beside
 from client.trial import try_both
 from mcoe_model.data.cache import open_clips
 from mcoe_model.data.synthetic import SyntheticSettings, write_see
@@ -237,14 +238,13 @@ def test_a_model_that_is_worse_on_the_wearers_own_clips_is_refused_once_and_runs
     assert state(paths) == RunningModel(models["another"])
 
 
-def test_clips_too_few_for_a_verdict_say_nothing(
-    paths: ClientPaths, models: dict[str, str], server: Serving
-) -> None:
+def test_clips_too_few_for_a_verdict_say_nothing(paths: ClientPaths, models: dict[str, str], server: Serving) -> None:
     copy(server, paths, models["trained"])
     Running(paths.running).adopt(models["trained"])
     considering(paths, models).consider(Offer(models["another"], canary=True))
     assert state(paths) == RunningModel(models["another"])
-    assert Running(paths.running).read().trial.startswith("no verdict: 8 labelled clips")
+    trial = Running(paths.running).read().trial
+    assert trial is not None and trial.in_words().startswith("no verdict: 8 labelled clips")
 
 
 def test_what_the_wearer_went_back_from_is_not_run_again(paths: ClientPaths, models: dict[str, str]) -> None:

@@ -16,7 +16,6 @@ from client.doctor import Premises, check_model
 from client.enrolment import ClientPaths
 from client.live import load_live_model
 from client.own_models import (
-    DAMAGED,
     LEARNED_HERE,
     fleet_model,
     forget_own_models,
@@ -176,9 +175,10 @@ def test_for_a_damaged_one_the_fleets_recognises_and_it_is_said_once(
         open_model(path, KEY)
     for _ in range(2):
         settle_own_models(wearer.paths, KEY)
-    assert [record.getMessage() for record in caplog.records] == [DAMAGED]
+    [said] = caplog.records
+    assert "is damaged" in said.getMessage()
     assert wearer.served() == wearer.paths.models / f"{wearer.fleet}.safetensors" and not path.exists()
-    assert Running(wearer.paths.running).read() == RunningModel(wearer.fleet, trial=DAMAGED)
+    assert Running(wearer.paths.running).read() == RunningModel(wearer.fleet, own_damaged=True)
 
 
 def test_one_that_the_wearer_could_go_back_to_is_no_choice_any_more_when_it_is_damaged(wearer: Wearer) -> None:
@@ -188,7 +188,7 @@ def test_one_that_the_wearer_could_go_back_to_is_no_choice_any_more_when_it_is_d
     path = model_path(wearer.paths.models, own)
     path.write_bytes(cut(path.read_bytes()))
     settle_own_models(wearer.paths, KEY)
-    assert running.read() == RunningModel(wearer.fleet, trial=DAMAGED)
+    assert running.read() == RunningModel(wearer.fleet, own_damaged=True)
 
 
 def test_only_what_somebody_can_go_back_to_is_kept(wearer: Wearer) -> None:

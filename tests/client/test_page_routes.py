@@ -18,12 +18,14 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from standing_wearable import PASSPHRASE, RECOVERY, StandingWearable, now
 
+from client.comparison import Comparison
 from client.gates import RECORDING
 from client.leaving import Goodbye
 from client.page.app import make_page
 from client.page.pairing import Pairing
 from client.page.settings import PageSettings
-from client.page.wearable_protocol import CheckIns, LastLesson, Learning, ModelChoice
+from client.page.wearable_protocol import Change, CheckIns, LastLesson, Learning, Live, ModelChoice
+from client.said import Said
 from mcoe_model.consent import Consent
 from mcoe_model.errors import (
     EnrolmentRefused,
@@ -267,6 +269,7 @@ def test_pictures_go_to_the_phone_and_nowhere_else(opened: TestClient, wearable:
     assert refused.json() == {
         "fault": "ConsentMissing",
         "said": "You have not agreed to this. You can do so under Privacy.",
+        "quoted": "",
         "passes": False,
     }
 
@@ -339,7 +342,7 @@ def test_without_a_passphrase_nothing_is_locked(paired: TestClient, wearable: St
 
 def test_forgetting_needs_the_wearers_code_and_unpairs(opened: TestClient, wearable: StandingWearable) -> None:
     refused = post(opened, "/api/forget", {"wearer": "somebody"})
-    assert refused.json()["said"] == "This cannot be done: The code does not fit. Nothing was deleted."
+    assert refused.json()["said"] == "This cannot be done. The code does not fit. Nothing was deleted."
     assert "forget" not in wearable.calls
     assert post(opened, "/api/forget", {"wearer": " W-7K3M "}).status_code == 200
     assert wearable.calls[-1] == "forget"
@@ -374,9 +377,9 @@ def test_the_wearer_can_go_back_when_there_is_something_to_go_back_to(
         ("9c" * 6, None, False, [take, "You chose to keep yours"]),
         (None, "3f" * 6, False, [keep, "which is kept: <code>3f3f3f3f</code>"]),
     ):
-        wearable.change(model=ModelChoice("ab" * 6, newer, before, worse, "19 of 24"))
+        wearable.change(model=ModelChoice("ab" * 6, newer, before, worse, Comparison(24, 3, 19, 18, 2, 1).in_words()))
         text = opened.get("/live").text
-        assert "19 of 24" in text and all(one in text for one in shown)
+        assert "19 of your 24" in text and all(one in text for one in shown)
         assert [one in text for one in (keep, take)] == [one in shown for one in (keep, take)]
 
 
@@ -392,19 +395,23 @@ def test_what_it_learned_is_shown(opened: TestClient, wearable: StandingWearable
     assert "their pictures are gone" not in text
     wearable.change(learning=Learning("nothing", 0, (), last, lost=7))
     assert "their pictures are gone: 7" in opened.get("/live").text
+    wearable.change(learning=Learning("nothing", 0, (), last, contradicted=2, flawed=3))
+    text = opened.get("/live").text
+    assert "says something else: 2" in text and "has a fault: 3" in text and "pictures are gone" not in text
 
 
 def test_what_would_have_to_go_is_named_on_the_first_screen(
     opened: TestClient, wearable: StandingWearable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wearable.change(refusal="label-first", no_room="label or delete 3f9c of 2026-11-21")
-    assert "label or delete 3f9c" in opened.get("/").text
+    full = Said("room.label", "full; label or delete {names}", quota=20.0, names="3f9c (2026-11-21, 2 MB)")
+    wearable.change(refusal="label-first", no_room=full)
+    assert "Label or delete first: 3f9c" in opened.get("/").text
 
     async def refuse() -> str:
-        raise LabelFirst("label or delete 3f9c of 2026-11-21")
+        raise LabelFirst(full)
 
     monkeypatch.setattr(wearable, "start_recording", refuse)
-    assert "label or delete 3f9c" in post(opened, "/api/record/start").json()["said"]
+    assert "Label or delete first: 3f9c" in post(opened, "/api/record/start").json()["said"]
 
 
 def test_every_text_finds_its_place(opened: TestClient, wearable: StandingWearable) -> None:
@@ -433,7 +440,8 @@ def test_the_privacy_page_says_what_the_server_was_told(opened: TestClient, wear
     assert "Der Server weiß seit 2026-11-21" in said and "w-5x" in said and "<withdrawn>" not in said
     assert "neu einladen" in said
     wearable.change(left=replace(asked, answered="2026-11-21", refused="this key is not enrolled"))
-    assert "refused: this key is not enrolled" in opened.get("/privacy").text
+    assert "refused." in opened.get("/privacy").text
+    assert '<q lang="en">this key is not enrolled</q>' in opened.get("/privacy").text
 
 
 INVITATION = f"mcoe-invitation:fleet.example.org:8443/{'0a' * 32}/{'t' * 32}/w-5x"
@@ -509,7 +517,7 @@ def test_nobody_joins_without_having_agreed(opened: TestClient, wearable: Standi
 @pytest.mark.parametrize(
     ("fault", "said", "gesagt"),
     [
-        (EnrolmentRefused("this invitation has expired"), "did not take this wearable (this inv", "nimmt dieses Gerät"),
+        (EnrolmentRefused("this invitation has expired"), "did not take this wearable.", "nimmt dieses Gerät"),
         (ServerUnreachable("no answer from 10.0.0.5"), "server is not reached", "nicht erreichbar"),
         (OutputExists("it is a member"), "This wearable belongs to a fleet", "gehört zur Gruppe"),
     ],
@@ -526,3 +534,40 @@ def test_why_it_could_not_join_is_said_in_the_wearers_language(
     for answer, expected in zip(answers, (said, gesagt), strict=True):
         assert answer.status_code == 409 and expected in answer.json()["said"]
         assert len(answer.json()["said"].splitlines()) == 1
+
+
+def test_what_another_label_can_still_change_is_said(opened: TestClient, wearable: StandingWearable) -> None:
+    said: dict[Change, str] = {
+        "everything": "has not learned from this yet: a new label takes the old one&#39;s place",
+        "next learning": "has learned from this already. A new label is kept and used the next time",
+        "history": "a new label is kept in the history, and nothing is learned from it any more",
+    }
+    wearable.add("s0", 15)
+    post(opened, "/api/label", {"span": 1, "label": "fear", "intensity": None})
+    [span] = wearable.sessions["s0"].spans
+    for change in said:
+        wearable.sessions["s0"] = replace(wearable.sessions["s0"], spans=(replace(span, change=change),))
+        text = opened.get("/label/s0").text
+        assert [one for one, words in said.items() if words in text] == [change]
+
+
+def test_a_recording_is_kept_for_longer_or_discarded(opened: TestClient, wearable: StandingWearable) -> None:
+    wearable.add("s0", 15)
+    until, before = wearable.sessions["s0"].raw_until, opened.get("/history").text
+    assert until is not None
+    assert post(opened, "/api/sessions/keep", {"session": "s0"}).status_code == 200
+    assert wearable.sessions["s0"].raw_until == until + datetime.timedelta(days=14)
+    assert opened.get("/history").text != before, "the date is shown"
+    assert post(opened, "/api/sessions/discard", {"session": "s0"}).status_code == 200
+    assert not wearable.sessions and "/label/s0" not in opened.get("/history").text
+
+
+def test_the_live_screen_tells_expression_confidence_delay_and_what_was_skipped(
+    opened: TestClient, wearable: StandingWearable
+) -> None:
+    wearable.change(live=Live("fear", (0.02, 0.03, 0.81, 0.04, 0.05, 0.03, 0.02), 23.4, 29.6, 17))
+    text = opened.get("/live").text
+    assert "<strong>Fear</strong>" in text and "81 % sure" in text
+    shown = [f"<dt>{name}</dt><dd>{value}</dd>" for name, value in
+             (("Delay", "23 ms"), ("Per second", "30"), ("Skipped", "17"))]  # fmt: skip
+    assert all(one in text for one in shown)

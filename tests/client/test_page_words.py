@@ -8,10 +8,10 @@ from string import Formatter
 from typing import get_args
 
 import pytest
+from said_calls import said_calls
 
 import mcoe_model.errors
 from client.consent_text import LANGUAGES
-from client.gates import Gate
 from client.page.pairing import PairingRefused
 from client.page.wearable_protocol import OTHER, SKIP, Check, LearningState, Refusal
 from client.page.words import Words, chosen_language, texts
@@ -28,14 +28,13 @@ COMPOSED = {
     *(f"refusal.{reason}" for reason in get_args(Refusal) if reason != "recording"),
     *(f"fit.js.{check}" for check in get_args(Check)),
     *(f"learning.{state}" for state in get_args(LearningState)),
-    *(f"gate.{gate}" for gate in get_args(Gate)),
     *(f"fit.{slider}" for slider in ("rotation", "side", "x", "y")),
 }
 
 
 def used() -> set[str]:
-    """Every key that a template, a script or a route names."""
-    found: set[str] = set()
+    """Every key that a template, a script or a route names, and of what is said elsewhere in the program."""
+    found = {key for key, _ in said_calls()}
     for path in [*PAGE.rglob("*.j2"), *PAGE.rglob("*.js"), *PAGE.rglob("*.py")]:
         found |= set(re.findall(r"""["']([a-z_]+(?:\.js)?\.[A-Za-z_-]+)["']""", path.read_text(encoding="utf-8")))
     return found
@@ -52,6 +51,7 @@ def test_languages_say_the_same_things() -> None:
 
 def test_every_text_is_used_and_every_used_text_is_there() -> None:
     known = set(texts("en"))
+    assert {key for key, _ in said_calls()} - known == set()
     faults = {key for key in known if key.startswith("fault.")}
     assert known - faults - COMPOSED - used() == set()
     assert COMPOSED - known == set()
@@ -60,10 +60,15 @@ def test_every_text_is_used_and_every_used_text_is_there() -> None:
     assert named - known == set()
 
 
+def test_what_is_said_in_the_code_has_the_values_of_its_texts() -> None:
+    for key, names in said_calls():
+        assert {name for _, name, _, _ in Formatter().parse(texts("en")[key]) if name} <= names, key
+
+
 def test_faults_are_those_that_there_are() -> None:
     classes = {name for name, value in vars(mcoe_model.errors).items() if isinstance(value, type)}
-    named = {key.removeprefix("fault.") for key in texts("en") if key.startswith("fault.")} - {"other"}
-    assert named <= classes
+    named = {key.removeprefix("fault.") for key in texts("en") if key.startswith("fault.")}
+    assert "McoeError" in named <= classes
     assert issubclass(PairingRefused, McoeError)
 
 
@@ -79,3 +84,5 @@ def test_the_phones_language_is_taken(kept: str | None, accepted: str, language:
 def test_values_take_the_place_of_braces() -> None:
     assert Words("en")("pair.wrong", left=3) == "This is not the code. Tries left: 3"
     assert Words("de").below("try.js.").keys() == {"try.js.counts"}
+    long, lang = (Words(one)("label.outside", seconds=2.5) for one in ("en", "de"))
+    assert "2.5 seconds" in long and "2,5 Sekunden" in lang

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from toy_store import ToyStore, payload, task
 
-from client import fleet
+from client import fleet, serving
 from client.consent_text import ConsentTexts, read_consent_text
+from client.enrolment import ClientPaths
 from client.fleet import stand_still
 from client.learner import learn
 from client.page.wearable_protocol import Camera
@@ -66,6 +68,56 @@ def test_a_task_stands_still_while_a_recording_runs_and_gives_the_same_bits(reco
     recording.clear()
     learns.join(120)
     assert made == [tensors_sha256(alone.update)]
+
+
+FOUND = serving.Comparison(40, 2, 25, 20, 5, 0)
+#: Takes a key and works, without a process beside it, until it is told to come to its end.
+TRIAL = """#!/bin/sh
+echo $$ > {folder}/pid
+read key
+while [ ! -e {folder}/ends ]; do :; done
+echo '{found}'
+"""
+
+
+def test_an_offered_model_is_not_tried_while_a_recording_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, runs, found = tmp_path / "program", threading.Event(), list[serving.Comparison]()
+    program.write_text(TRIAL.format(folder=tmp_path, found=serving.to_json(FOUND)))
+    program.chmod(0o755)
+    monkeypatch.setattr(serving, "sys", SimpleNamespace(executable=str(program)))
+    monkeypatch.setattr(serving, "labels_here", lambda *_: [0, 3] * 20)
+
+    def tries() -> None:
+        paths = ClientPaths(tmp_path)
+        found.append(serving.try_beside(paths, tmp_path, tmp_path, bytes(32), runs.is_set))
+
+    def state() -> str:
+        try:
+            process = Path("/proc", (tmp_path / "pid").read_text().strip())
+            return (process / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return ""
+
+    def until(expected: str) -> None:
+        ends = time.monotonic() + 60
+        while state() != expected:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+
+    trying = threading.Thread(target=tries)
+    trying.start()
+    try:
+        until("R")
+        runs.set()
+        until("T")
+        (tmp_path / "ends").touch()
+        time.sleep(0.5)
+        assert state() == "T" and not found
+    finally:  # else it goes round for ever
+        (tmp_path / "ends").touch()
+        runs.clear()
+        trying.join(60)
+    assert found == [FOUND] and state() == ""
 
 
 def test_what_is_said_of_recordings_is_heard_and_the_end_of_it_lets_the_task_go_on(

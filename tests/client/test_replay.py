@@ -77,6 +77,27 @@ def test_only_the_pictures_that_were_asked_for_come(tmp_path: Path) -> None:
     assert len(wanted) == 15 and all(same_pair(a, b) for a, b in zip(wanted, found, strict=True))
 
 
+def test_who_asked_for_pictures_may_let_it_stand_still(tmp_path: Path) -> None:
+    segments, went_on = recorded(tmp_path, 2.0, cut_every=50), list[int]()
+
+    async def scene() -> list[Pair]:
+        may = asyncio.Event()
+
+        async def wait() -> None:
+            await may.wait()
+            went_on.append(1)
+
+        reading = asyncio.create_task(pairs(segments, GEOMETRY, 0, ALL_US, wait))
+        await asyncio.sleep(1.0)
+        assert not reading.done()
+        may.set()
+        return await reading
+
+    found, live = asyncio.run(scene()), shown_live(2.0)
+    assert len(went_on) >= len(found) >= len(live) > 55
+    assert all(same_pair(a, b) for a, b in zip(live, found, strict=False)), "offline the last window is closed too"
+
+
 def test_all_that_was_recorded_comes_back_in_pieces(tmp_path: Path) -> None:
     segments = recorded(tmp_path, 1.0, cut_every=20)
 

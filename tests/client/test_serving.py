@@ -3,6 +3,7 @@ write."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 from toy_camera import write_toy_model
 
+from client.comparison import Comparison, Verdict, compare
 from client.enrolment import ClientPaths
 from client.model_import import import_model
 from client.running import Running, RunningModel
-from client.serving import Comparison, Verdict, compare, served_model
+from client.serving import served_model
 from mcoe_model.errors import DataMissing, DecisionNeeded, ModelInvalid
 from mcoe_model.model_file import file_sha256
 
@@ -58,18 +60,27 @@ def test_the_wearer_goes_back_and_forth(tmp_path: Path) -> None:
         running.keep()
     with pytest.raises(DecisionNeeded, match="runs already"):
         running.take()
-    running.adopt(B, "19 of 24")
-    assert running.keep() == RunningModel(A, newer=B, trial="19 of 24")
-    assert running.keep() == running.read() == RunningModel(A, newer=B, trial="19 of 24")
+    better, worse = Comparison(24, 3, 19, 18, 2, 1), Comparison(24, 3, 12, 20, 0, 8)
+    running.adopt(B, better)
+    assert running.keep() == RunningModel(A, newer=B, trial=better)
+    assert running.keep() == running.read() == RunningModel(A, newer=B, trial=better)
     assert running.read().wanted == {A, B}
-    assert running.take() == RunningModel(B, before=A, trial="19 of 24")
-    running.refuse(C, "worse", "12 of 24")
-    assert running.keep() == RunningModel(B, C, "worse", A, C, "12 of 24")  # one that was never run changes nothing
-    assert running.take() == RunningModel(C, before=B, trial="12 of 24")
+    assert running.take() == RunningModel(B, before=A, trial=better)
+    running.refuse(C, "worse", worse)
+    assert running.keep() == RunningModel(B, C, "worse", A, C, worse)  # one that was never run changes nothing
+    assert running.take() == RunningModel(C, before=B, trial=worse)
     running.refuse(A, "damaged")
     with pytest.raises(DecisionNeeded):
         running.take()  # what is damaged nobody can take
-    assert running.read() == RunningModel(C, A, "damaged", before=B, trial="12 of 24")
+    assert running.read() == RunningModel(C, A, "damaged", before=B, trial=worse)
+
+
+@pytest.mark.parametrize("trial", ["the new model recognises 19 of your 24 clips", {"clips": "many"}, {}, 7, None])
+def test_what_an_earlier_version_said_of_a_trial_is_not_shown_and_spoils_nothing(tmp_path: Path, trial: object) -> None:
+    file = tmp_path / "running.json"
+    file.write_text(json.dumps({"runs": A, "before": B, "trial": trial}))
+    assert Running(file).read() == RunningModel(A, before=B)
+    assert Running(file).keep() == RunningModel(B, newer=A)
 
 
 def test_the_model_that_runs_is_served_when_its_file_is_there(tmp_path: Path) -> None:

@@ -240,7 +240,9 @@ class TestLessons:
         store.flag(flawed, "out-of-sync")
         deleted = labelled(store, memory)
         store.delete_raw(deleted)
-        assert [(lesson.span, lesson.emotion) for lesson in store.to_learn().lessons] == [(spans[0].id, "fear")]
+        found = store.to_learn()
+        assert [(lesson.span, lesson.emotion) for lesson in found.lessons] == [(spans[0].id, "fear")]
+        assert (found.contradicted, found.flawed) == (0, 1), "the wearer hears of what is never learned"
         learn(store)
         assert store.to_learn().lessons == ()
         assert store.span(spans[0].id).change == "next learning"

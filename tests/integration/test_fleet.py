@@ -103,6 +103,8 @@ def test_kills_and_lies_change_no_bit(fleet: Fleet, tmp_path: Path) -> None:
     time.sleep(max(0.0, ends - time.monotonic()))
     os.kill(offline, signal.SIGCONT)
     server.wait_for_round(TURNS + 1, seconds=400)
+    # The killed client's next SuperNode was turned away at first, of which Flower's ends with this code.
+    assert "Exit Code: 305" in (fleet.clients[1].folder / "supernode.log").read_text()
 
     published = server.published()  # rounds go on meanwhile
     made = [row.published_sha256 for row in published]

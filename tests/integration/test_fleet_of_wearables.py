@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ from simulations.fleet_of_wearables import lines, summary
 SETTINGS = FleetSettings(wearables=2, turns=5, unseen=3, base=BaseRecipe(subjects=2, sequences=7, epochs=1))
 #: Bytes of a request that is no part of an update: a question for tasks, a check-in, signatures, its health.
 SMALL = 16_000
-#: What was ended with SIGKILL; the learning process may have been too quick for it.
-KILLED = {"main", "client.capture", "client.recognise", "client.fleet"}
+#: What is ended with SIGKILL.
+KILLED = {"main", "client.capture", "client.recognise", "client.learn", "client.fleet"}
 KILLED |= {"mcoe-server", "dashboard", "coordinator", "superlink"}
 #: What a wearable asks for, up to the last part of the path.
 ROUTES = {"GET /v1/device", "POST /v1/device", "GET /v1/device/models", "POST /v1/fleet", "GET "}
@@ -76,29 +76,38 @@ class Killer:
         self.story.the_server.address = self.wire.address
 
     def before_label(self) -> None:
-        """A wearable's main process, and with it all of its children; the recording is whole and sealed."""
+        """A wearable's main process, and with it all of its children; the recording is whole and sealed.
+
+        And its learning process, as soon as there is one, while it takes its task.
+        """
         first = self.story.wearers[0]
         first.wearable.end(signal.SIGKILL)
         first.wearable.start()
         first.page.unlock(PASSPHRASE)
         self.killed.append("main")
+        self.learner = threading.Thread(target=self._kill_learner, args=(first,))
+        self.learner.start()
 
     def before_learn(self) -> None:
-        """Camera and recognition of one wearable; and the learning process of the other, in the middle of its task."""
-        first, second = self.story.wearers
+        """Camera and recognition of the other wearable."""
+        second = self.story.wearers[1]
         for wearer in self.story.wearers:
             self.pictures |= rows_of(wearer)
         for module in ("client.capture", "client.recognise"):
             second.wearable.kill(module, signal.SIGKILL)
             self.killed.append(module)
-        self.learner = threading.Thread(target=self._kill_learner, args=(first,))
-        self.learner.start()
 
     def _kill_learner(self, wearer: Wearer) -> None:
-        wait_for(lambda: wearer.wearable.child("client.learn") is not None, 300, "a learning process")
-        with suppress(ProcessLookupError, TypeError):  # it may have been quick
-            os.kill(wearer.wearable.child("client.learn"), signal.SIGKILL)  # type: ignore[arg-type]
-            self.killed.append("client.learn")
+        found: list[int | None] = []
+
+        def begun() -> bool:
+            found.append(wearer.wearable.child("client.learn"))
+            return found[-1] is not None
+
+        wait_for(begun, 300, "a learning process")
+        assert found[-1] is not None
+        os.kill(found[-1], signal.SIGKILL)  # it takes seconds only to begin
+        self.killed.append("client.learn")
 
     def before_round(self) -> None:
         """The server with all of its processes; then, of the next one, each child by itself."""

@@ -24,6 +24,7 @@ from flwr.proto.node_pb2 import Node as FlowerNode
 from flwr.proto.recorddict_pb2 import RecordDict
 from front_server import PROTOBUF, Caller, Front, fleet_headers, fleet_request, routes
 from real_fleet import BIN, Process, run, wait_for
+from real_wearable import RealWearable
 
 from client.enrolment import ClientPaths, download_model, enrol, make_key, read_key
 from client.told import ToldFile
@@ -207,6 +208,40 @@ def test_consents_that_come_with_an_enrolment_are_kept(front: Front, caller: Cal
     assert [(one["kind"], one["version"], one["withdrawn"]) for one in listed["consents"]] == [("updates", "2", None)]
 
 
+def test_the_command_that_joins_says_what_the_wearer_agreed_to(front: Front, tmp_path: Path) -> None:
+    folder = ("--dir", tmp_path / "wearable")
+    run("mcoe-client", "wearer", "new", "P01", "--keyfile", *folder)
+    run("mcoe-client", "consent", "--give", "learning", "--give", "updates", "--give", "labels", *folder)
+    run("mcoe-client", "consent", "--withdraw", "labels", *folder)
+    run("mcoe-client", "enrol", front.invite("consenting").to_line(), *folder)
+    consents = front.fleet.registry.client("consenting").consents
+    assert {one.kind for one in consents} == {"learning", "updates"}
+    run("mcoe-client", "enrol", front.invite("folder").to_line(), "--clips", tmp_path, "--subject", "001",
+        "--dir", tmp_path / "folder")  # fmt: skip
+    assert not front.fleet.registry.client("folder").consents
+
+
+def test_who_joins_beside_a_wearable_that_runs_says_nothing_before_the_first_visit_and_then_what_was_agreed_to(
+    front: Front, tmp_path: Path
+) -> None:
+    wearable = RealWearable(tmp_path / "wearable")
+    try:
+        wearable.start()
+        wearable.command("enrol", front.invite("early").to_line())
+        assert not front.fleet.registry.client("early").consents
+    finally:
+        wearable.remove()
+    later = RealWearable(tmp_path / "later")
+    try:
+        run("mcoe-client", "wearer", "new", "P01", "--keyfile", "--dir", later.folder)
+        later.start()
+        later.command("consent", "--give", "updates")
+        later.command("enrol", front.invite("late-comer").to_line())
+        assert [one.kind for one in front.fleet.registry.client("late-comer").consents] == ["updates"]
+    finally:
+        later.remove()
+
+
 def test_nobody_enrols_a_key_that_is_not_theirs(front: Front, caller: Caller) -> None:
     path, body = "/v1/device/enrol", json.dumps({"token": front.invite("borrowed").token}).encode()
     ours, theirs = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
@@ -322,6 +357,8 @@ def test_what_is_refused_is_in_the_audit_trail(front: Front, caller: Caller) -> 
         assert database.execute("SELECT COUNT(*) FROM message_ins WHERE message_id = ?", ("1" * 64,)).fetchone() == (0,)
     said.src_node_id, said.dst_node_id = nodes["sender"], 1
     assert push(caller, key, nodes["sender"], said)[0] == 200  # Flower says so also of what it does not take
+    said.run_id = 7  # which there never was
+    assert push(caller, key, nodes["sender"], said)[0] == 500
     assert caller.refused("GET", "/v1/device/model", headers=sign(key, "GET", "/v1/device/models"))[0] == 401
 
     time.sleep(max(0.0, turned_away + GRACE_S + 0.5 - time.monotonic()))
@@ -333,5 +370,6 @@ def test_what_is_refused_is_in_the_audit_trail(front: Front, caller: Caller) -> 
     assert {detail for kind, detail in rows if kind == "reply refused"} == {UNASKED}
     assert {detail for kind, detail in rows if kind == "request refused"} == {
         TURNED_AWAY, f"{FORGED} (2 times)", "the signature does not fit the request",
+        "Flower: a message of a run that there never was, or a fault of its own",
     }  # fmt: skip
     assert registry.events(99, "victim", "refused") == []

@@ -21,7 +21,7 @@ from client.page.serve import serve_page
 from client.page.settings import PageSettings
 from client.page.wearable_protocol import ModelChoice
 from mcoe_model.data.geometry import Geometry
-from mcoe_model.errors import Locked
+from mcoe_model.errors import EnrolmentRefused, Locked
 from mcoe_model.invitation import Invitation
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "client"))  # the stand-in lies beside the page's own tests
@@ -194,7 +194,7 @@ def test_a_form_that_the_wearable_fails_at_does_not_hold_up_the_next(
     phone.press("#take-model")
     phone.until(lambda: "Something failed" in phone.text(".wrong"))
     assert not phone.find("#keep-model").is_displayed(), "it runs: there is nothing to go back to"
-    wearable.change(model=ModelChoice("9c" * 8, None, "3f" * 8, False, ""))
+    wearable.change(model=ModelChoice("9c" * 8, None, "3f" * 8, False))
     phone.until(lambda: phone.find("#keep-model").is_displayed() and not phone.find("#take-model").is_displayed())
     phone.press("#keep-model")
     phone.until(lambda: "keep_model" in wearable.calls)
@@ -213,7 +213,10 @@ def test_starting_without_a_connection_is_given_up_and_never_done_later(walk: Wa
     assert wearable.state.recording is None and "start" not in wearable.calls
 
 
-def test_a_pasted_invitation_joins_once_the_wearer_has_agreed(walk: Walk) -> None:
+def test_a_pasted_invitation_joins_once_the_wearer_has_agreed(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(invitation: Invitation) -> None:
+        raise EnrolmentRefused("this invitation has expired")
+
     phone, wearable = walk.phone, walk.wearable
     phone.open("/privacy")
     phone.type("#invitation", "https://fleet.example.org")
@@ -229,6 +232,12 @@ def test_a_pasted_invitation_joins_once_the_wearer_has_agreed(walk: Walk) -> Non
     phone.press("[data-kind=updates] .agree")
     phone.until(lambda: phone.find("[data-kind=updates] .withdraw").is_displayed())
     phone.type("#invitation", f" {INVITATION} ")
+    with monkeypatch.context() as refusing:
+        refusing.setattr(wearable, "join", refuse)
+        phone.press("#join button")
+        phone.until(lambda: "did not take this wearable" in phone.text(".wrong"))
+        quotation = phone.find(".wrong q")
+        assert (quotation.get_attribute("lang"), quotation.text) == ("en", "this invitation has expired")
     phone.press("#join button")
     phone.until(lambda: phone.text("#member") == "This wearable belongs to a fleet.")
     phone.look("joined")

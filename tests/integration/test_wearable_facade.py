@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from client.comparison import Comparison
 from client.consent_text import ConsentText, ConsentTexts, read_consent_text
 from client.page.wearable_protocol import ModelChoice, Preview
 from client.protocol_file import read_protocol, run_protocol
@@ -347,14 +348,16 @@ def test_the_wearer_goes_back_to_the_model_before(tmp_path: Path) -> None:
             assert wearable.paths is not None
             models = Running(wearable.paths.running)
             models.adopt("a" * 64)
-            models.adopt("b" * 64, "19 of 24")
-            taken = ModelChoice("b" * 12, None, "a" * 12, False, "19 of 24")
+            found, worse = Comparison(24, 3, 19, 18, 2, 1), Comparison(24, 3, 12, 20, 0, 8)
+            models.adopt("b" * 64, found)
+            taken = ModelChoice("b" * 12, None, "a" * 12, False, found.in_words())
             await until(lambda: wearable._model == taken)
             await wearable.keep_model()
-            kept = ModelChoice("a" * 12, "b" * 12, None, False, "19 of 24")
+            kept = ModelChoice("a" * 12, "b" * 12, None, False, found.in_words())
             await until(lambda: wearable._model == kept)
-            models.refuse("c" * 64, "worse", "12 of 24")
-            await until(lambda: wearable._model == ModelChoice("a" * 12, "c" * 12, None, True, "12 of 24"))
+            models.refuse("c" * 64, "worse", worse)
+            refused = ModelChoice("a" * 12, "c" * 12, None, True, worse.in_words())
+            await until(lambda: wearable._model == refused)
 
     asyncio.run(scene())
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from phone import Phone, a_phone
 from real_fleet import Process
-from real_wearable import untrained_model
+from real_wearable import AEDAT4, untrained_model
 
 CLIENT = (sys.executable, "-c", "from client.cli import app; app()")
 PASSPHRASE = "seven quiet lanterns"
@@ -151,6 +151,7 @@ def be_recognised(phone: Phone) -> None:
     """The expression of the moment, and how long it took, from what the camera sees now."""
     phone.open("/live")
     phone.until(lambda: phone.text("#live .expression strong"))
+    phone.until(lambda: int(phone.text("#live .facts div:nth-child(1) dd").removesuffix(" ms")) > 0)
     phone.until(lambda: int(phone.text("#live .facts div:nth-child(2) dd")) > 0)
     phone.look("12-live")
 
@@ -210,5 +211,5 @@ def nothing_is_plain(folder: Path, model: bytes) -> None:
     """No recording, no label and no passphrase is readable on the disk; the model names every emotion to everybody."""
     for path in folder.rglob("*"):
         if path.is_file() and (content := path.read_bytes()) != model:
-            assert b"AEDAT" not in content and PASSPHRASE.encode() not in content, path
+            assert AEDAT4 not in content and PASSPHRASE.encode() not in content, path
             assert b"happiness" not in content, path

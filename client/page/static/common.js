@@ -17,24 +17,35 @@ export function seconds(value) {
 /** A count in the wearer's writing. */
 export const count = (value) => new Intl.NumberFormat(language).format(value);
 
+/** A text, or what was refused, with what is quoted of it: the words of another machine are in English. */
+function put(place, what) {
+  place.textContent = what.message ?? what;
+  if (!what.quoted) return;
+  const quotation = document.createElement("q");
+  quotation.lang = "en";
+  quotation.textContent = what.quoted;
+  place.append(" ", quotation);
+}
+
 /** Says something to eyes and to screen readers, without moving the focus. */
-export function tell(text) {
-  find("#said").textContent = text;
+export function tell(what) {
+  put(find("#said"), what);
 }
 
 /** Shows what went wrong, or with an empty text that nothing is wrong any more. */
-export function complain(text) {
+export function complain(what) {
   const place = find(".wrong");
-  place.textContent = text;
-  place.hidden = !text;
+  put(place, what);
+  place.hidden = !place.textContent;
 }
 
 // Forms. Each has a key of its own, by which the wearable does it once, however often it is sent.
 
-/** What the wearable refused, in the wearer's words. ``passes``: it may do it later, as it is. */
+/** What the wearable refused, in the wearer's words. ``quoted``: in English; ``passes``: it may do it later, as it is. */
 export class Refused extends Error {
-  constructor(said, passes = false) {
+  constructor(said, quoted = "", passes = false) {
     super(said);
+    this.quoted = quoted;
     this.passes = passes;
   }
 }
@@ -70,7 +81,7 @@ async function attempt({ key, path, body }) {
   }
   if (answer.status >= 500) throw new Refused(say("common.failed"));
   const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Refused(content.said ?? say("fault.SettingsError"), content.passes === true);
+  if (!answer.ok) throw new Refused(content.said ?? say("fault.SettingsError"), content.quoted, content.passes === true);
   return content;
 }
 
@@ -120,7 +131,7 @@ async function deliver() {
           continue;
         }
         if (done) done.reject(fault);
-        else tell(fault.message);
+        else tell(fault);
       }
       keep(kept().filter((other) => other.key !== form.key));
       waiting.delete(form.key);

@@ -16,6 +16,6 @@ form.addEventListener("submit", async (event) => {
     location.assign(form.dataset.next);
   } catch (fault) {
     if (!(fault instanceof Refused)) throw fault;
-    complain(fault.message);
+    complain(fault);
   }
 });

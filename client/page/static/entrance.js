@@ -16,7 +16,7 @@ async function enter(event, path, body, next) {
     location.assign(next);
   } catch (fault) {
     if (!(fault instanceof Refused)) throw fault;
-    complain(fault.message);
+    complain(fault);
     find("input", event.target).select();
   }
 }

@@ -115,7 +115,7 @@ form.addEventListener("submit", async (submitted) => {
     location.assign(form.dataset.next);
   } catch (fault) {
     if (!(fault instanceof Refused)) throw fault;
-    complain(fault.message);
+    complain(fault);
   }
 });
 place({});

@@ -8,7 +8,7 @@ function does(button, act) {
       await act();
     } catch (fault) {
       if (!(fault instanceof Refused)) throw fault;
-      complain(fault.message);
+      complain(fault);
     }
   });
 }

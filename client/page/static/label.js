@@ -18,11 +18,11 @@ function does(element, kind, act) {
       await act(event);
     } catch (fault) {
       if (!(fault instanceof Refused)) throw fault;
-      complainHere(fault.message);
+      complainHere(fault);
     }
   });
 }
-const complainHere = (text) => (find(".wrong") ? complain(text) : tell(text));
+const complainHere = (what) => (find(".wrong") ? complain : tell)(what);
 
 // The pictures, and the part of the recording that they are of.
 const [from, to] = [find("#from"), find("#to")];

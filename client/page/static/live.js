@@ -12,7 +12,7 @@ for (const [button, path] of [["#keep-model", "/api/model/keep"], ["#take-model"
       await submit(path);
     } catch (fault) {
       if (!(fault instanceof Refused)) throw fault;
-      complain(fault.message);
+      complain(fault);
     }
   });
 }

@@ -10,7 +10,7 @@ function does(element, kind, act) {
       await act(event);
     } catch (fault) {
       if (!(fault instanceof Refused)) throw fault;
-      complain(fault.message);
+      complain(fault);
       find(".wrong").scrollIntoView({ block: "center" });
     }
   });

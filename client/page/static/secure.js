@@ -38,7 +38,7 @@ form.addEventListener("submit", async (event) => {
     find("#recovery").focus();
   } catch (fault) {
     if (!(fault instanceof Refused)) throw fault;
-    complain(fault.message);
+    complain(fault);
     find("button", form).disabled = false;
   }
 });

@@ -18,7 +18,7 @@ function does(button, path, doing, after) {
     } catch (fault) {
       if (!(fault instanceof Refused)) throw fault;
       tell("");
-      complain(fault.message);
+      complain(fault);
     } finally {
       busy = false;
     }

@@ -20,7 +20,7 @@ begin.addEventListener("click", async () => {
     replay.start();
   } catch (fault) {
     if (!(fault instanceof Refused)) throw fault;
-    complain(fault.message);
+    complain(fault);
     begin.hidden = false;
   } finally {
     clearInterval(ticking);
