@@ -3,9 +3,9 @@
     python benchmarks/check_ins.py [--per-minute 300] [--minutes 2] [--json]
 
 Every check-in is a whole visit: TLS, activation, the coordinator's question pulled part by part, the answer pushed, and
-leaving two seconds later, by nodes without SuperNode or training in this process. Counted are the check-ins that the
-registry holds afterwards; seconds are from connecting to the answer, and processor seconds those of the server's
-processes per minute. A round never opens, since the nodes say that they have no clips.
+leaving as long after it as a client's radio does, by nodes without SuperNode or training in this process. Counted are
+the check-ins that the registry holds afterwards; seconds are from connecting to the answer, and processor seconds those
+of the server's processes per minute. A round never opens, since the nodes say that they have no clips.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fleet import CHILDREN, BareNode, cpu_s, running_server, say, write_data
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from client.radio import LINGER_S
 from server.registry.tables import CheckInRow
 from simulations.fleet.processes import ProcessFailed, wait_for
 
@@ -47,7 +48,7 @@ def measure(folder: Path, per_minute: int, minutes: float) -> dict[str, Any]:
             node, due = nodes[place], began + EVERY_S * place / count
             while due < ends:
                 time.sleep(max(0.0, due - time.monotonic()))
-                answered = node.visit(lambda question: node.check_in(question, 0), messages=1)
+                answered = node.visit(lambda question: node.check_in(question, 0), messages=1, stay_s=LINGER_S)
                 with lock:
                     seconds.append(answered)
                 due += EVERY_S

@@ -38,8 +38,6 @@ from simulations.fleet.server import Server
 CHILDREN = ("superlink", "coordinator")
 #: Seconds between two looks of a bare node for a message, as of a SuperNode.
 LOOK_S = 3.0
-#: Seconds that it stays after its last answer: Flower may throw away what it has from a node that has left.
-STAY_S = 2.0
 
 
 def write_data(folder: Path, subjects: int, preset: str = "mcoe-tiny") -> Path:
@@ -55,9 +53,10 @@ def write_data(folder: Path, subjects: int, preset: str = "mcoe-tiny") -> Path:
 
 
 @contextmanager
-def running_server(folder: Path, *flags: object) -> Iterator[Server]:
-    """A server on the model that `write_data` made in this folder, until the end."""
+def running_server(folder: Path, *flags: object, settings: str = "") -> Iterator[Server]:
+    """A server on the model that `write_data` made in this folder, until the end; ``settings``: lines of its TOML."""
     server = Server(folder / "server", folder / "base.safetensors", free_ports(3))
+    server.set(settings)
     try:
         server.start(*flags)
         yield server
@@ -134,8 +133,11 @@ class BareNode:
         record = ConfigRecord(CheckIn(self.name, examples).to_record())  # type: ignore[arg-type]
         return Message(RecordDict({"check-in": record}), reply_to=question)
 
-    def visit(self, answer: Callable[[Message], Message], messages: int, stay_s: float = STAY_S) -> float:
-        """Connect, answer so many messages, stay, and leave; returns the seconds until the last answer was sent."""
+    def visit(self, answer: Callable[[Message], Message], messages: int, stay_s: float) -> float:
+        """Connect, answer so many messages, stay, and leave; returns the seconds until the last answer was sent.
+
+        Flower may throw away what it has from a node that has left: ``stay_s`` is time for passing it on.
+        """
         began, answered = time.monotonic(), 0.0
         authority = self.server.folder / "certificates" / "ca.crt"
         keys = (self.key, self.key.public_key())
