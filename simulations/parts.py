@@ -59,8 +59,10 @@ def make_parts(settings: SimulationSettings, records: Sequence[ClipRecord]) -> P
 
     `unseen-subjects`: by subject; nobody is in two parts. `published`: the test is SEE's own, by sequence, which shares
     most of its subjects with training; base, clients and validation are different subjects' training sequences.
+    With ``base_lighting`` the base keeps the clips in those lightings alone, and all others theirs in every light.
     With the `wearable` design the clients' last two sessions are set aside as `later`.
-    Raises TooFewSubjects, and SettingsError for a label skew that leaves clients without clips.
+    Raises TooFewSubjects, also for a base without clips, and SettingsError for a label skew that leaves clients without
+    any.
     """
     later: tuple[str, ...] = ()
     if settings.protocol == "published":
@@ -77,6 +79,10 @@ def make_parts(settings: SimulationSettings, records: Sequence[ClipRecord]) -> P
         subjects = split_subjects(records, seed=settings.seed, fold=int(settings.fold), folds=settings.folds)
         learned, clients = list(records), set(subjects.clients)
         base, validation, test = (_names(records, getattr(subjects, part)) for part in ("base", "validation", "test"))
+    lit = {record.name for record in learned if record.lighting in settings.lightings}
+    base = tuple(name for name in base if name in lit)
+    if not base:
+        raise TooFewSubjects(f"the base's subjects have no clip in {settings.base_lighting}: see --base-lighting")
     wearers = [record for record in learned if record.subject in clients]
     if settings.design == "wearable":
         later = tuple(record.name for record in wearers if record.take // SESSION_TAKES > LEARNED_SESSIONS)

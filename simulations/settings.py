@@ -16,6 +16,7 @@ from mcoe_model.data.representations import REPRESENTATIONS
 from mcoe_model.data.synthetic.settings import DESIGNS, SyntheticSettings
 from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.settings import BatchNorm, FineTuneSettings, Recipe, Schedule
+from mcoe_model.names import LIGHTINGS
 from mcoe_model.networks.mcoe import McoeConfig
 from mcoe_model.networks.presets import GROUP_ENDING, GROUP_PRESETS, PRESETS
 from mcoe_model.update import TRAIN_MODES, TrainMode
@@ -62,6 +63,7 @@ class SimulationSettings:
     model: str = _setting("mcoe-tiny", f"preset: {', '.join(PRESETS)}; or your own, as path/file.py:Class")
     base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
     imagenet: str = _setting("", "file with torchvision's ResNet-18 weights for the backbones (.safetensors or .pth)")
+    base_lighting: str = _setting("all", f"light of the base's clips: all, or of {', '.join(LIGHTINGS)}, with commas")
     base_epochs: int = _setting(0, "epochs of the base model's training; 0: its recipe's own")
     rounds: int = _setting(24, "federated rounds")
     cohort: str = _setting("all", "clients per round: all, a number or a share")
@@ -145,6 +147,11 @@ class SimulationSettings:
         if self.base == "scratch" and self.train == "head":
             found.append("--train head needs a trained base: frozen random backbones make features that say nothing; "
                          "use --train full, or --base train")
+        if self.base_lighting != "all" and not set(self.lightings) <= set(LIGHTINGS):
+            known = ", ".join(LIGHTINGS)
+            found.append(f"--base-lighting must be all, or of {known} with commas between, not {self.base_lighting!r}")
+        if self.base_lighting != "all" and self.base != "train":
+            found.append(f"--base-lighting {self.base_lighting} says what a base is trained on: add --base train")
         if self.local_method != "none" and self.train == "full":
             found.append(f"--local-method {self.local_method} trains the head: add --train head")
         found += self._faults_of_batch_norm()
@@ -217,6 +224,11 @@ class SimulationSettings:
     def synthetic(self) -> SyntheticSettings | None:
         """The synthetic data set to make, or None when ``data`` names a real one."""
         return self._synthetic()
+
+    @property
+    def lightings(self) -> tuple[str, ...]:
+        """The lightings of the clips that the base is trained on."""
+        return LIGHTINGS if self.base_lighting == "all" else tuple(self.base_lighting.split(","))
 
     @property
     def rates(self) -> tuple[float, ...]:

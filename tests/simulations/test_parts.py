@@ -7,6 +7,7 @@ import pytest
 from mcoe_model.data.reader import ClipRecord
 from mcoe_model.data.see import SequenceRecord, parse_name
 from mcoe_model.data.synthetic.design import plan
+from mcoe_model.errors import TooFewSubjects
 from simulations.parts import make_parts
 from simulations.settings import SimulationSettings
 
@@ -47,3 +48,15 @@ def test_mixed_clients_are_as_many_as_the_subjects_whose_clips_they_share(partit
     )  # fmt: skip
     subjects = {record.subject for record in records if record.name in set(parts.clients)}
     assert len(parts.owners) == len(parts.clients) and len(set(parts.owners)) == len(subjects)
+
+
+def test_a_base_that_saw_one_lighting_leaves_everybody_else_theirs() -> None:
+    records = records_of(SimulationSettings(design="crossed"))
+    whole = make_parts(SimulationSettings(design="crossed"), records)
+    parts = make_parts(SimulationSettings(design="crossed", base_lighting="normal,hdr"), records)
+    lighting = {record.name: record.lighting for record in records}
+    assert parts.base == tuple(name for name in whole.base if lighting[name] in ("normal", "hdr")) != whole.base
+    assert (parts.clients, parts.validation, parts.test) == (whole.clients, whole.validation, whole.test)
+    normal = [record for record in records if record.lighting == "normal"]
+    with pytest.raises(TooFewSubjects, match="base-lighting"):
+        make_parts(SimulationSettings(base_lighting="low-light"), normal)

@@ -136,8 +136,9 @@ def test_what_cannot_be_combined_is_refused_together():
     with pytest.raises(SettingsError) as caught:
         SimulationSettings(
             data="/data/SEE", design="wearable", partition="random", alpha=0.0, local_method="fedprox", proximal=-1.0,
-            router="local", balance=2.0,
+            router="local", balance=2.0, base="scratch", base_lighting="dim",
         )  # fmt: skip
     said = str(caught.value)
+    assert said.count("--base-lighting") == 2
     for flag in ("--design", "--partition", "--alpha", "--local-method", "--proximal", "router", "balance"):
         assert flag in said
