@@ -21,7 +21,7 @@ from server.supervisor import children_of
 def server_status(paths: ServerPaths) -> dict[str, Any]:
     """Whether `start` runs, which of its processes do not, and the size of Flower's database.
 
-    A coordinator keeps a lock while it works, so that one that ends as often as it is started is down here.
+    A coordinator takes a lock once it has what it works with, so that one that cannot start is down here.
     """
     running: tuple[ServerSettings, ...] = ()
     with suppress(FileNotFoundError):  # it has just been started, for the first time

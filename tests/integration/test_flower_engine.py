@@ -93,8 +93,8 @@ def killed(machine: Machine, local: Path) -> Path:
     wait(lambda: len(published(folder)) >= 2, process)
     assert len(machine.living()) > 5, "the mark does not reach Flower's processes"
     process.send_signal(signal.SIGKILL)
-    process.communicate()
     wait(lambda: not machine.living())
+    process.communicate(timeout=PATIENCE_S)
     assert len(published(folder)) < 4, "the run ended before it could be killed"
     return folder
 
