@@ -173,11 +173,20 @@ def _keep_compact(experiments: Experiments, running: Sequence[ServerSettings]) -
 
 def run_coordinator(paths: ServerPaths, settings: ServerSettings) -> None:
     """Run an experiment's rounds until SIGTERM, in the Flower run of a coordinator that was killed or in a new one."""
+    with hold(paths.lock_of(settings.experiment), f"another coordinator runs {settings.experiment}"):
+        _coordinate(paths, settings)
+
+
+def _coordinate(paths: ServerPaths, settings: ServerSettings) -> None:
     fleet = open_fleet(paths, settings)
     newest = fleet.registry.newest_model()
     assert newest is not None, "`mcoe-server start` checks that there is a model"
     spool = paths.spool_of(settings.experiment)
     engine = RoundEngine(fleet.registry, fleet.artifacts, spool, settings.round_settings, CANDIDATE)
+    if settings.private:
+        if not paths.noise_secret.exists():
+            write_bytes(paths.noise_secret, secrets.token_bytes(SECRET_BYTES))
+        engine.secret = paths.noise_secret.read_bytes()
     cache = paths.folder / "cache"
     engine.trainer = TrustedTrainer(fleet.artifacts, cache)
     gate = None
@@ -195,15 +204,11 @@ def run_coordinator(paths: ServerPaths, settings: ServerSettings) -> None:
         return fleet.artifacts.path(fleet.registry.newest_model() or newest).stat().st_size + REPLY_MARGIN
 
     secret, run_file = paths.secret.read_bytes(), paths.run_of(settings.experiment)
-    largest()  # raises where the model is gone: `status` calls a coordinator that has its lock up
-    alone = hold(paths.lock_of(settings.experiment), f"another coordinator runs {settings.experiment}")
-    with alone, run_grid(fleet.control_address, secret, run_file, largest) as grid:
-        if settings.private:
-            if not paths.noise_secret.exists():
-                write_bytes(paths.noise_secret, secrets.token_bytes(SECRET_BYTES))
-            engine.secret = paths.noise_secret.read_bytes()
-        retention = (fleet.registry, settings.retention_days, stopped)
-        threading.Thread(target=keep_to_retention, args=retention, daemon=True).start()
+    retention = (fleet.registry, settings.retention_days, stopped)
+    threading.Thread(target=keep_to_retention, args=retention, daemon=True).start()
+    largest()  # raises where the model is gone, which is not to look like a start
+    works = hold(paths.at_work(settings.experiment), f"another coordinator runs {settings.experiment}")
+    with works, run_grid(fleet.control_address, secret, run_file, largest) as grid:
         presence = Presence(
             grid,
             fleet.registry.saw_member,

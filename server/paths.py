@@ -66,6 +66,10 @@ class ServerPaths:
         """Held by an experiment's coordinator."""
         return self.folder / "runs" / f"{experiment}.lock"
 
+    def at_work(self, experiment: str) -> Path:
+        """Held by an experiment's coordinator once it has what it works with."""
+        return self.folder / "runs" / f"{experiment}.at-work"
+
     @property
     def running_lock(self) -> Path:
         """Held by `mcoe-server start`."""

@@ -21,7 +21,7 @@ from server.supervisor import children_of
 def server_status(paths: ServerPaths) -> dict[str, Any]:
     """Whether `start` runs, which of its processes do not, and the size of Flower's database.
 
-    A coordinator takes a lock once it has what it works with, so that one that cannot start is down here.
+    A coordinator takes a lock once it has what it works with, so that one that ends as often as it is started is down.
     """
     running: tuple[ServerSettings, ...] = ()
     with suppress(FileNotFoundError):  # it has just been started, for the first time
@@ -30,7 +30,7 @@ def server_status(paths: ServerPaths) -> dict[str, Any]:
     if running:
         ports = {"superlink": running[0].local_port, "dashboard": running[0].dashboard_port}
         for child in children_of([one.experiment for one in running], dashboard=ports["dashboard"] > 0):
-            up = _listens(ports[child.kind]) if child.kind in ports else is_held(paths.lock_of(child.arguments[0]))
+            up = _listens(ports[child.kind]) if child.kind in ports else is_held(paths.at_work(child.arguments[0]))
             down += [] if up else [child.name]
     return {"running": bool(running), "down": down, "flower_bytes": database_bytes(paths.superlink)}
 

@@ -464,7 +464,7 @@ def test_status_names_processes_that_do_not_run_though_the_server_does(tmp_path:
             said = made.ask("status")
             assert (said["running"], said["down"]) == (True, ["coordinator"])
             assert f"down     coordinator, which starts or cannot start; see {paths.logs}" in made.run("status")
-            with closing(hold(paths.lock_of("fleet"), "")):
+            with closing(hold(paths.at_work("fleet"), "")):
                 assert made.ask("status")["down"] == []
             superlink.close()
             assert made.ask("status")["down"] == ["superlink", "coordinator"]
