@@ -21,6 +21,7 @@ from server.cli.common import DEFAULT_FOLDER, AsJson, Experiment, Folder, opened
 from server.cli.status import experiment_status, server_lines, server_status, status_lines
 from server.dashboard.access import dashboard_token
 from server.experiments import open_experiments
+from server.handing_out import is_every_address
 from server.lock import hold
 from server.paths import ServerPaths
 from server.ports import check_free
@@ -71,7 +72,9 @@ def init(
     if sleeping:
         settings = replace(settings, check_in_s=CHECK_IN_S, deadline_s=DEADLINE_S)
     make_authority(paths.certificates)
-    make_server_certificate(paths.certificates, [*(name or []), "localhost", "127.0.0.1"])
+    own = [] if is_every_address(host) else [host]
+    names = dict.fromkeys([*(name or []), *own, "localhost", "127.0.0.1"])
+    make_server_certificate(paths.certificates, list(names))
     write_bytes(paths.secret, secrets.token_hex(32).encode())
     written = ("host", "port", "local_port", "dashboard_port", *(("check_in_s", "deadline_s") if sleeping else ()))
     lines = [f"{key} = {json.dumps(getattr(settings, key))}" for key in written]
