@@ -118,6 +118,13 @@ def test_start_says_what_a_rule_needs(folder: Folder) -> None:
     assert "trusted_set" in folder.run("start", "--rule", "fltrust", code=ExitCode.USAGE)
 
 
+def test_status_names_the_rule_of_private_rounds(folder: Folder) -> None:
+    with (folder.path / "mcoe-server.toml").open("a") as settings:
+        settings.write("private = true\n")
+    assert folder.ask("status")["rule"] == "private-mean"
+    assert "rule     private-mean" in folder.run("status")
+
+
 def test_an_invitation_names_this_servers_authority(empty: Folder) -> None:
     line = empty.run("clients", "invite", "w1", "--address", "fleet.example.org:8443").strip()
     invitation = Invitation.from_line(line)
