@@ -133,7 +133,9 @@ def start(
     said: dict[str, Any] = {
         "listening": f"https://{settings.host}:{settings.port}",
         "registry": engine.url.render_as_string(),
-        "experiments": {one.experiment: {"model": newest[one.experiment], "rule": one.rule_in_force} for one in running},
+        "experiments": {
+            one.experiment: {"model": newest[one.experiment], "rule": one.rule_in_force} for one in running
+        },
         "invite": f"mcoe-server clients invite --dir {folder}{' --experiment NAME' if len(running) > 1 else ''}",
         "dashboard": f"http://127.0.0.1:{settings.dashboard_port}/" if settings.dashboard_port else None,
     }

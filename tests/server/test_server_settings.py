@@ -143,7 +143,8 @@ def test_private_mode_takes_no_other_rule_and_says_which_one_it_has(tmp_path: Pa
 
 
 def test_a_webhook_and_no_dashboard_can_be_set(tmp_path: Path) -> None:
-    found = load_settings(folder_with(tmp_path), {"webhook": "https://user:hush@[::1]:8080/a?b=c", "dashboard_port": 0}, {})
+    flags = {"webhook": "https://user:hush@[::1]:8080/a?b=c", "dashboard_port": 0}
+    found = load_settings(folder_with(tmp_path), flags, {})
     assert found.dashboard_port == 0
 
 
