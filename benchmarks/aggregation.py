@@ -1,13 +1,14 @@
 """What aggregation costs: every rule on spooled updates, side by side, and against Flower's Krum and FedMedian.
 
-    python benchmarks/aggregation.py [--quick] [--pairs 3] [--json]
+    python benchmarks/aggregation.py [--quick | --large] [--folder DIR] [--pairs 3] [--json]
 
 Every measurement is a process of its own: seconds of `aggregate`, from the files in the spool to the next model, and
 the peak of memory above what was held before, the next model included. That peak stays the same whatever the number of
 updates. Flower's strategies are timed from replies that lie in memory to the aggregated record, alternating with ours;
 the ratio is the median over the pairs, each of which sees the same load of the machine. Rules are measured with one
 thread, pairs with one and with one for each core, as NumPy takes by itself.
-Needs up to 2.5 GB for the spool, which is removed afterwards.
+Needs 2.5 GB of disk for the spool, which is removed afterwards; with `--large`, which adds 200 updates of 12 M
+parameters, 9.7 GB. More than the machine's free memory can hold is read from the disk, and then timed with it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -40,6 +42,7 @@ from server.spool import open_update, spool_path, write_update
 EXPERTS, SHARED_TENSORS = 8, 12
 #: Parameters of an update, and of how many updates.
 FLEETS = {1_660_000: (10, 50, 200), 12_000_000: (10, 50)}
+LARGE = {**FLEETS, 12_000_000: (10, 50, 200)}
 QUICK = {200_000: (10, 50)}
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 #: The rule that each of Flower's strategies is compared with.
@@ -72,6 +75,11 @@ def write_spool(folder: Path, parameters: int, updates: int) -> None:
     for update_id in [*map(update_id_of, range(updates)), "reference"]:
         own = {name: random.standard_normal(value.size, np.float32) for name, value in common.items()}
         write_update(folder, update_id, {name: common[name] + own[name] for name in common})
+
+
+def spool_bytes(fleets: dict[int, tuple[int, ...]]) -> int:
+    """Bytes of the largest spool, the server's own update with it."""
+    return max(4 * parameters * (max(counts) + 1) for parameters, counts in fleets.items())
 
 
 def update_id_of(index: int) -> str:
@@ -130,9 +138,15 @@ def measure(whose: str, folder: Path, parameters: int, updates: int, rule: str, 
     return found
 
 
-def compare(fleets: dict[int, tuple[int, ...]], pairs: int, report: Callable[[dict[str, Any]], None]) -> None:
+def compare(
+    fleets: dict[int, tuple[int, ...]], place: Path | None, pairs: int, report: Callable[[dict[str, Any]], None]
+) -> None:
     """Report every rule on every fleet, then Flower's on 50 updates of the smallest size."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        free, needed = shutil.disk_usage(scratch).free, spool_bytes(fleets)
+        if free < needed + (1 << 30):
+            sys.exit(f"{needed / 1e9:.1f} GB and one to spare are needed in {scratch}, {free / 1e9:.1f} are free; "
+                     "name another place with --folder")  # fmt: skip
         for parameters, counts in fleets.items():
             folder = Path(scratch) / str(parameters)
             write_spool(folder, parameters, max(counts))
@@ -184,7 +198,10 @@ def line(found: dict[str, Any]) -> str:
 def main() -> None:
     """Print one line for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small updates, under a minute")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="small updates, under a minute")
+    size.add_argument("--large", action="store_true", help="200 updates of 12 M parameters, too: 9.7 GB of disk")
+    parser.add_argument("--folder", type=Path, help="where the spool is written; by default the temporary folder")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
@@ -198,7 +215,8 @@ def main() -> None:
         print(json.dumps(measure_here(work)))
         return
     compare(
-        QUICK if asked.quick else FLEETS,
+        QUICK if asked.quick else LARGE if asked.large else FLEETS,
+        asked.folder,
         asked.pairs,
         lambda found: print(json.dumps(found) if asked.json else line(found), flush=True),
     )

@@ -1,10 +1,12 @@
-"""Invitations to be handed out: for each a file with its line, and a QR picture that a phone reads the line from."""
+"""Invitations to be handed out: the address in them, and for each a file with its line and a QR picture of it."""
 
 from __future__ import annotations
 
 import datetime
 import io
+import ipaddress
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +17,39 @@ from mcoe_model.invitation import Invitation
 #: Days that an invitation may be open at most: while one is, the route that enrols is, too.
 LONGEST_DAYS = 90
 _MODULE = 8  # pixels of one square of the picture
+#: Names that every server's certificate has, and that mean another machine on each.
+_THIS_MACHINE = ("localhost", "127.0.0.1")
+
+
+def is_every_address(host: str) -> bool:
+    """Whether a server that listens at this host listens at every address, so that the host is none to reach it by."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def reached_at(host: str, port: int, names: Sequence[str], address: str | None) -> str:
+    """The address (HOST:PORT) in an invitation: the one that is given, or the server's own by its settings.
+
+    A server that listens at every address is reached by the first of its certificate's ``names``. Raises SettingsError
+    for a host that is none of them: every wearable would refuse it.
+    """
+    if address is None and is_every_address(host):
+        host = next((name for name in names if name not in _THIS_MACHINE), "")
+        if not host:
+            raise SettingsError(
+                ["the server listens at every address and its certificate names none by which wearables reach it; "
+                 "add one with: mcoe-server certificates renew --name HOST"]
+            )  # fmt: skip
+    reached = address or f"{f'[{host}]' if ':' in host else host}:{port}"
+    named = reached.rpartition(":")[0].strip("[]")
+    if named.lower() not in {name.lower() for name in names}:
+        raise SettingsError(
+            [f"wearables would refuse {named!r}, which the server's certificate does not name; add it with: "
+             f"mcoe-server certificates renew --name {named or 'HOST'}"]
+        )  # fmt: skip
+    return reached
 
 
 def files_of(folder: Path, client_id: str) -> tuple[Path, Path]:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -28,6 +29,7 @@ from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
 from server.aggregation.optimiser import OPTIMISERS, OptimiserName, OptimiserSettings
+from server.aggregation.private_mean import PrivateMean
 from server.aggregation.rule import ROUTER_MODES, RouterMode, RuleSettings
 from server.check_ins import CheckIns
 from server.cohort import cohort_size
@@ -87,7 +89,7 @@ class ServerSettings:
     client_version_advised: str = _setting("", "clients of an older version are advised to be updated")
     check_in_s: float = _setting(0.0, "seconds between two check-ins of a client, which sleeps meanwhile; 0: it stays")
     enrolment: bool = _whole(True, "whether wearables may enrol while an invitation is open")
-    private: bool = _setting(False, "client-level differential privacy; its rule takes the place of rule")
+    private: bool = _setting(False, "client-level differential privacy; it has a rule of its own, so set no other")
     private_clip: float = _setting(1.0, "L2 norm to which a client's whole update is clipped")
     private_noise: float = _setting(1.0, "noise on the sum of updates, in clips")
     private_denominator: int = _setting(20, "cohort size that the sum is divided by, whoever answers")
@@ -123,11 +125,14 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         found = []
-        for name in ("port", "local_port"):
-            if not 0 < getattr(self, name) < 65536:
-                found.append(f"{name} must be between 1 and 65535, not {getattr(self, name)}")
-        if self.port == self.local_port:
-            found.append(f"port and local_port are both {self.port}; they must differ")
+        for name, least in (("port", 1), ("local_port", 1), ("dashboard_port", 0)):
+            if not least <= getattr(self, name) < 65536:
+                found.append(f"{name} must be between {least} and 65535, not {getattr(self, name)}")
+        if self.local_port == self.port or self.dashboard_port in (self.port, self.local_port):
+            ports = f"{self.port}, {self.local_port} and {self.dashboard_port}"
+            found.append(f"port, local_port and dashboard_port must differ, not be {ports}")
+        if self.webhook and not _is_web_address(self.webhook):  # its text may hold a password
+            found.append("webhook is no address, such as https://example.org/hook")
         if self.train not in TRAIN_MODES:
             found.append(f"train must be one of {', '.join(TRAIN_MODES)}, not {self.train!r}")
         if self.rule not in RULES:
@@ -152,7 +157,7 @@ class ServerSettings:
         for name in ("evaluation_clients", "canary_share"):
             if self.private and getattr(self, name):
                 found.append(f"{name} must be 0 in private mode: what clients say of a model carries no noise")
-        for name in ("pause_s", "compact_mb", "disk_floor_mb", "seed", "retention_days", "dashboard_port"):
+        for name in ("pause_s", "compact_mb", "disk_floor_mb", "seed", "retention_days"):
             if not 0 <= getattr(self, name) < math.inf:
                 found.append(f"{name} must not be negative and be finite, not {getattr(self, name)}")
         for name in ("host", "cohort_filter"):
@@ -201,6 +206,11 @@ class ServerSettings:
             return None
         rule = (self.private_clip, self.private_noise, self.private_denominator)
         return PrivateMode(*rule, self.private_delta, self.private_epsilon)
+
+    @property
+    def rule_in_force(self) -> str:
+        """The rule that rounds aggregate by."""
+        return PrivateMean.name if self.private else self.rule
 
     @property
     def optimiser(self) -> OptimiserSettings:
@@ -366,6 +376,8 @@ def _is_whole(name: str, found: list[str]) -> bool:
 
 def _made(fitting: Mapping[str, Any], found: list[str]) -> ServerSettings | None:
     """The settings; their faults are added to those found."""
+    if fitting.get("private") and "rule" in fitting:
+        found.append(f"private rounds aggregate by {PrivateMean.name} and nothing else; take out rule")
     try:
         return ServerSettings(**fitting)
     except SettingsError as fault:
@@ -387,6 +399,14 @@ def read_running(paths: ServerPaths) -> tuple[ServerSettings, ...]:
     """What `start` was told of every experiment."""
     stored = read_json(paths.folder / "running.json")["experiments"]
     return tuple(ServerSettings(**settings) for settings in stored)
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _from_text(text: str, kind: type) -> Any:

@@ -12,10 +12,10 @@ import typer
 from mcoe_model.errors import SettingsError
 from mcoe_model.health import UNKNOWN
 from server.attention import attention
-from server.certificates import fingerprint, read_certificate
+from server.certificates import fingerprint, names_of, read_certificate
 from server.cli.common import DEFAULT_FOLDER, AsJson, Experiment, Folder, opened, say, show, told
 from server.fleet import new_pseudonym, read_key_file
-from server.handing_out import files_of, hand_out, read_span
+from server.handing_out import files_of, hand_out, reached_at, read_span
 from server.registry import day_of, utc_now
 
 app = typer.Typer(no_args_is_help=True, help="Who is a member of the fleet.")
@@ -27,7 +27,7 @@ Client = Annotated[str, typer.Argument(help="Pseudonymous id of a client.")]
 @told
 def invite(
     client: Annotated[str | None, typer.Argument(help="Pseudonymous id; by default a random one.")] = None,
-    address: Annotated[str | None, typer.Option(help="HOST:PORT for wearables; by default the settings'.")] = None,
+    address: Annotated[str | None, typer.Option(help="HOST:PORT for wearables; by default the server's own.")] = None,
     count: Annotated[int | None, typer.Option(min=1, max=1000, help="How many, each with a random id.")] = None,
     expires: Annotated[str, typer.Option(help="How long they are good for, such as 7d or 12h.")] = "3d",
     out: Annotated[
@@ -43,7 +43,8 @@ def invite(
         raise SettingsError(["--count makes random ids; name no client with it"])
     paths, settings, fleet = opened(folder, experiment)
     authority = fingerprint(read_certificate(paths.certificates / "ca.crt"))
-    reached = address or f"{settings.host}:{settings.port}"
+    names = names_of(read_certificate(paths.certificates / "server.crt"))
+    reached = reached_at(settings.host, settings.port, names, address)
     made: list[dict[str, Any]] = []
     for _ in range(count or 1):
         named = client or new_pseudonym()

@@ -21,6 +21,7 @@ from server.cli.common import DEFAULT_FOLDER, AsJson, Experiment, Folder, opened
 from server.cli.status import experiment_status, server_lines, server_status, status_lines
 from server.dashboard.access import dashboard_token
 from server.experiments import open_experiments
+from server.handing_out import is_every_address
 from server.lock import hold
 from server.paths import ServerPaths
 from server.ports import check_free
@@ -71,7 +72,9 @@ def init(
     if sleeping:
         settings = replace(settings, check_in_s=CHECK_IN_S, deadline_s=DEADLINE_S)
     make_authority(paths.certificates)
-    make_server_certificate(paths.certificates, [*(name or []), "localhost", "127.0.0.1"])
+    own = [] if is_every_address(host) else [host]
+    names = dict.fromkeys([*(name or []), *own, "localhost", "127.0.0.1"])
+    make_server_certificate(paths.certificates, list(names))
     write_bytes(paths.secret, secrets.token_hex(32).encode())
     written = ("host", "port", "local_port", "dashboard_port", *(("check_in_s", "deadline_s") if sleeping else ()))
     lines = [f"{key} = {json.dumps(getattr(settings, key))}" for key in written]
@@ -130,7 +133,9 @@ def start(
     said: dict[str, Any] = {
         "listening": f"https://{settings.host}:{settings.port}",
         "registry": engine.url.render_as_string(),
-        "experiments": {one.experiment: {"model": newest[one.experiment], "rule": one.rule} for one in running},
+        "experiments": {
+            one.experiment: {"model": newest[one.experiment], "rule": one.rule_in_force} for one in running
+        },
         "invite": f"mcoe-server clients invite --dir {folder}{' --experiment NAME' if len(running) > 1 else ''}",
         "dashboard": f"http://127.0.0.1:{settings.dashboard_port}/" if settings.dashboard_port else None,
     }

@@ -49,7 +49,7 @@ def experiment_status(fleet: Fleet, settings: ServerSettings) -> dict[str, Any]:
     registry = fleet.registry
     members, current, newest = registry.clients(), registry.unfinished_round(), registry.newest_model()
     said: dict[str, Any] = {
-        "rule": settings.rule,
+        "rule": settings.rule_in_force,
         "train": settings.train,
         "cohort_filter": settings.cohort_filter,
         "private": settings.private,

@@ -35,13 +35,18 @@ class RateLimit:
 def limited(app: ASGIApp, limit: RateLimit, max_body: int) -> ASGIApp:
     """An application behind a limit: 429 for too many requests, 413 for a body of more than ``max_body`` bytes.
 
-    The body is counted while it passes; the application is told that its caller has gone once there is too much.
+    One that says itself that it is too long is refused unread. Any other is counted while it passes; the application is
+    told that its caller has gone once there is too much.
     """
+    too_long = f"a request may have {max_body} bytes"
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
         if not limit.allows(client[0] if client else ""):
             await refuse(send, 429, "too many requests; try again in a minute")
+            return
+        if _declared(scope) > max_body:
+            await refuse(send, 413, too_long)
             return
         counted, began, refused = 0, False, False
 
@@ -53,7 +58,7 @@ def limited(app: ASGIApp, limit: RateLimit, max_body: int) -> ASGIApp:
                 return message
             if not refused and not began:
                 refused = True
-                await refuse(send, 413, f"a request may have {max_body} bytes")
+                await refuse(send, 413, too_long)
             return {"type": "http.disconnect"}
 
         async def send_unless_refused(message: Message) -> None:
@@ -71,6 +76,12 @@ def limited(app: ASGIApp, limit: RateLimit, max_body: int) -> ASGIApp:
                 raise
 
     return front
+
+
+def _declared(scope: Scope) -> int:
+    """The length that a request says its body has; 0 when it says none."""
+    said = next((value for name, value in scope.get("headers", ()) if name.lower() == b"content-length"), b"")
+    return int(said[:20]) if said.isdigit() else 0
 
 
 async def refuse(send: Send, status: int, reason: str) -> None:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.refusals import Note
 from server.superlink.limits import RateLimit, limited
+from server.superlink.once import once
 from server.superlink.watched import own_replies, watched
 
 #: Routes of Flower's that wearables need; every other one is refused publicly.
@@ -60,7 +61,7 @@ def serve(superlink: SuperLink, device_routes: ASGIApp, device_prefix: str, note
         "--port", str(superlink.local_port),
     ]  # fmt: skip
     app = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
-    fleet = limited(own_replies(app, note), RateLimit(superlink.per_minute), superlink.max_body)
+    fleet = limited(once(own_replies(app, note)), RateLimit(superlink.per_minute), superlink.max_body)
     public = _Server(
         uvicorn.Config(
             public_front(watched(fleet, note), device_routes, device_prefix),

@@ -33,6 +33,7 @@ from mcoe_model.invitation import Invitation
 from mcoe_model.signed_request import LIFETIME_S, ONCE, SIGNATURE, TIME, public_pem, sign
 from server.device_routes import MAX_BODY, PER_MINUTE
 from server.registry.tables import Client as ClientTable
+from server.superlink.once import REPLAYED
 from server.superlink.watched import FORGED, GRACE_S, TURNED_AWAY, UNASKED
 
 
@@ -56,6 +57,22 @@ def test_no_fleet_route_serves_a_key_that_is_not_enrolled(front: Front, caller: 
     assert not front.known_to_flower(public_pem(stranger))
     heartbeat = "/v1/fleet/send-node-heartbeat"
     assert caller.ask("POST", heartbeat, fleet_request(heartbeat, member, node), fleet_headers(member))[0] == 200
+
+
+def test_a_request_of_flowers_that_was_overheard_is_refused(front: Front, caller: Caller) -> None:
+    """Its signature is good for five minutes, and for every route: it must be taken only once."""
+    member, activate, pull = caller.member(front, "overheard"), "/v1/fleet/activate-node", "/v1/fleet/pull-messages"
+    assert caller.ask("POST", activate, fleet_request(activate, member, 0), fleet_headers(member))[0] == 200
+    node = int(str(front.fleet.registry.client("overheard").node_id))
+    asked, headers = fleet_request(pull, member, node), fleet_headers(member)
+    assert caller.ask("POST", pull, asked, headers)[0] == 200
+    leave = "/v1/fleet/deactivate-node"
+    for path, body in ((pull, asked), (leave, fleet_request(leave, member, node))):
+        for sender in (caller, front.caller()):
+            sender.connection.close()
+            assert sender.refused("POST", path, body, headers) == (401, REPLAYED)
+    caller.connection.close()
+    assert caller.ask("POST", pull, asked, fleet_headers(member))[0] == 200
 
 
 def test_a_supernode_with_a_key_that_is_not_enrolled_ends_and_is_no_node(front: Front, tmp_path: Path) -> None:

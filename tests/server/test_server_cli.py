@@ -118,6 +118,13 @@ def test_start_says_what_a_rule_needs(folder: Folder) -> None:
     assert "trusted_set" in folder.run("start", "--rule", "fltrust", code=ExitCode.USAGE)
 
 
+def test_status_names_the_rule_of_private_rounds(folder: Folder) -> None:
+    with (folder.path / "mcoe-server.toml").open("a") as settings:
+        settings.write("private = true\n")
+    assert folder.ask("status")["rule"] == "private-mean"
+    assert "rule     private-mean" in folder.run("status")
+
+
 def test_an_invitation_names_this_servers_authority(empty: Folder) -> None:
     line = empty.run("clients", "invite", "w1", "--address", "fleet.example.org:8443").strip()
     invitation = Invitation.from_line(line)
@@ -129,9 +136,30 @@ def test_an_invitation_names_this_servers_authority(empty: Folder) -> None:
     assert invitation.token not in json.dumps(listed)
 
 
+def test_a_server_that_listens_everywhere_invites_to_a_name_of_its_certificate(tmp_path: Path) -> None:
+    def invited(server: Folder, *flags: str) -> str:
+        return Invitation.from_line(server.run("clients", "invite", *flags)).address
+
+    named, bound, nameless = (Folder(tmp_path / name) for name in ("named", "bound", "nameless"))
+    named.run("init", "--host", "0.0.0.0", "--name", "fleet.example.org", "--port", "9443")
+    assert invited(named) == "fleet.example.org:9443"
+    assert invited(named, "--address", "Fleet.Example.org:443") == "Fleet.Example.org:443"
+    bound.run("init", "--host", "10.0.0.9")
+    assert invited(bound) == "10.0.0.9:8443"
+    nameless.run("init", "--host", "0.0.0.0")
+    assert "certificates renew --name" in nameless.run("clients", "invite", code=ExitCode.USAGE)
+    nameless.run("certificates", "renew", "--name", "fd00::5")
+    assert invited(nameless) == "[fd00::5]:8443"
+
+
+def test_nobody_is_invited_to_an_address_that_wearables_would_refuse(empty: Folder) -> None:
+    said = empty.run("clients", "invite", "--address", "other.example.org:8443", code=ExitCode.USAGE)
+    assert "certificates renew --name other.example.org" in said and empty.ask("clients", "list") == []
+
+
 def test_many_invitations_are_handed_out_as_files_and_pictures(empty: Folder, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    made = empty.ask("clients", "invite", "--count", 3, "--expires", "7d", "--out", out, "--address", "fleet:8443")
+    made = empty.ask("clients", "invite", "--count", 3, "--expires", "7d", "--out", out, "--address", "10.0.0.5:8443")
     rows = {row["id"]: row for row in empty.ask("clients", "list")}
     assert len(made) == 3 and {one["client_id"] for one in made} == set(rows)
     assert {path.name for path in out.iterdir()} == {f"{name}.{kind}" for name in rows for kind in ("txt", "png")}
@@ -148,7 +176,7 @@ def test_many_invitations_are_handed_out_as_files_and_pictures(empty: Folder, tm
 
 
 def test_lines_alone_are_printed_and_each_has_a_pseudonym_of_its_own(empty: Folder) -> None:
-    lines = empty.run("clients", "invite", "--count", 2, "--address", "fleet:8443").splitlines()
+    lines = empty.run("clients", "invite", "--count", 2, "--address", "10.0.0.5:8443").splitlines()
     read = [Invitation.from_line(line) for line in lines]
     assert {one.client_id for one in read} == {row["id"] for row in empty.ask("clients", "list")}
     assert len({one.token for one in read}) == len({one.client_id for one in read}) == 2
@@ -157,7 +185,7 @@ def test_lines_alone_are_printed_and_each_has_a_pseudonym_of_its_own(empty: Fold
 @pytest.mark.parametrize("name", ["w1.txt", "w1.png"])
 def test_an_invitation_that_lies_there_is_not_overwritten(empty: Folder, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("before")
-    arguments = ("clients", "invite", "w1", "--address", "fleet:8443", "--out", tmp_path)
+    arguments = ("clients", "invite", "w1", "--address", "10.0.0.5:8443", "--out", tmp_path)
     assert "nobody was invited" in empty.run(*arguments, code=ExitCode.OUTPUT_EXISTS)
     assert (tmp_path / name).read_text() == "before" and empty.ask("clients", "list") == []
 

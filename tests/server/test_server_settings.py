@@ -79,6 +79,11 @@ def test_a_file_that_cannot_be_read_is_a_fault_beside_the_others(tmp_path: Path)
         ("port", 65536),
         ("port", True),
         ("local_port", 8443),
+        ("dashboard_port", 8443),
+        ("dashboard_port", 8444),
+        ("dashboard_port", 65536),
+        ("webhook", "example.org/hook"),
+        ("webhook", "https://example.org:many/hook"),
         ("host", " "),
         ("experiment", ""),
         ("database", "registry.sqlite"),
@@ -127,6 +132,20 @@ def test_private_mode_asks_no_client_about_a_model(tmp_path: Path, name: str, va
     assert load_settings(folder_with(tmp_path), {name: value}, {})
     (fault,) = faults_of(folder_with(tmp_path), {name: value, "private": True}, {})
     assert name in fault and "noise" in fault
+
+
+def test_private_mode_takes_no_other_rule_and_says_which_one_it_has(tmp_path: Path) -> None:
+    private = load_settings(folder_with(tmp_path, "private = true\n"), {}, {})
+    assert (private.rule_in_force, ServerSettings().rule_in_force) == ("private-mean", "expert-weighted-mean")
+    for file, flags in (('private = true\nrule = "median"\n', {}), ("private = true\n", {"rule": "median"})):
+        (fault,) = faults_of(folder_with(tmp_path, file), flags, {})
+        assert "rule" in fault and "private-mean" in fault
+
+
+def test_a_webhook_and_no_dashboard_can_be_set(tmp_path: Path) -> None:
+    flags = {"webhook": "https://user:hush@[::1]:8080/a?b=c", "dashboard_port": 0}
+    found = load_settings(folder_with(tmp_path), flags, {})
+    assert found.dashboard_port == 0
 
 
 def test_a_database_that_is_none_is_refused_without_its_password(tmp_path: Path) -> None:
