@@ -29,6 +29,8 @@ class Walk:
 
     def choose_language(self, language: str) -> None:
         """On the screen that is open, which asks for it."""
+        if self.phone.find("html").get_attribute("lang") == language:
+            return  # a press would load the screen again at some moment
         self.phone.press(f"[data-language={language}]")
         self.phone.until(lambda: self.phone.find("html").get_attribute("lang") == language)
 
