@@ -143,12 +143,25 @@ def test_the_next_wearer_has_another_key_and_nothing_of_the_one_before(worn: Wea
     pairing = Pairing(worn.folder / "page")
     pairing.pair(pairing.code())
     said = worn.run("wearer", "new", "P02", code=ExitCode.DECISION_NEEDED)
-    assert "export" in said and "0 updates" in said and before.device_key.exists()
+    assert "export" in said and "unsent" not in said and before.device_key.exists()
     assert worn.ask("wearer", "new", "P02", "--keyfile", "--yes") == {"wearer": "P02", "recovery_key": None}
     assert Wearers(worn.folder).current == "P02" and not before.folder.exists() and pairing.phones() == 0
     worn.run("forget", code=ExitCode.DECISION_NEEDED)
     worn.run("forget", "--yes")
     assert Wearers(worn.folder).current is None
+
+
+def test_what_waits_for_the_server_is_named_before_it_is_deleted_unsent(worn: Wearable) -> None:
+    outbox = Wearers(worn.folder).paths.outbox
+    outbox.mkdir()
+    for update in ("a", "b"):
+        (outbox / f"{update}.sealed").write_bytes(b"sealed")
+    said = " ".join(worn.run("wearer", "new", "P02", code=ExitCode.DECISION_NEEDED).split())
+    assert "deleted unsent: 2; to send them, let it check in first" in said and len([*outbox.iterdir()]) == 2
+    said = " ".join(worn.run("forget", code=ExitCode.DECISION_NEEDED).split())
+    assert "deleted unsent: 2." in said and "check in" not in said, "who is forgotten sends nothing before"
+    worn.ask("wearer", "new", "P02", "--keyfile", "--yes")
+    assert not outbox.exists()
 
 
 @pytest.mark.parametrize("bad", [("P 2", "long enough\n"), ("P02", "abc\n")])
