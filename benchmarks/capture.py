@@ -2,9 +2,10 @@
 
     python benchmarks/capture.py [--mega-events 0.2 1 5 12] [--seconds 2] [--json]
 
-Events all over the sensor in portions of 10 ms, and 30 frames a second, as fast as they are taken: *shown* is pictures
-in both rings, the whole sensor's fifteen times a second, and the last seconds remembered; *recorded* is that and a
-recording in segments (LZ4) in memory, whose size per event is said beside it. Below 1 a core keeps up. All threads
+Events all over the sensor in dv-processing's stores of 10 ms, and 30 frames a second, as fast as they are taken, each
+looked at as a camera's are: *shown* is pictures in both rings, the whole sensor's fifteen times a second, and the last
+seconds remembered; *recorded* is that and a recording in segments (LZ4) in memory, whose size per event is said beside
+it. Below 1 a core keeps up. All threads
 count, dv-processing's too.
 """
 
@@ -21,68 +22,68 @@ from typing import Any
 
 import dv_processing as dv
 import numpy as np
-from numpy.typing import NDArray
 
+from client.cameras.events import as_store, joined
+from client.cameras.intake import Intake
 from client.cameras.source import Portion
 from client.clock_map import CameraClock
 from client.live_pictures import LivePictures
 from client.recordings import Recordings
 from client.remembered import Remembered
 from client.ring import SHARED_MEMORY
-from mcoe_model.data.events import EVENT, Frame
+from mcoe_model.data.events import EVENT
 from mcoe_model.data.geometry import SENSOR, Geometry
 
-PORTION_US = 10_000
+BATCH_US = 10_000
 WIDTH, HEIGHT = SENSOR
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
-    """Events that are an array and a packet already, as a camera gives them."""
+class Batch:
+    """What dv-processing gives at once: a store of events, and a frame or none."""
 
-    array: NDArray[np.void]
-    made: Any
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def numpy(self) -> NDArray[np.void]:
-        return self.array
-
-    def packet(self) -> Any:
-        return self.made
+    store: Any
+    frame: Any | None
 
 
-def portions(mega_events: float, seconds: float) -> list[Portion]:
+def batches(mega_events: float, seconds: float) -> list[Batch]:
     """A stream at random places, in the order of its times."""
     random, made, framed_us = np.random.default_rng(0), [], 0
-    count = round(mega_events * PORTION_US)
+    count = round(mega_events * BATCH_US)
     image = random.integers(0, 255, (HEIGHT, WIDTH), np.uint8)
-    for start in range(0, round(1e6 * seconds), PORTION_US):
+    for start in range(0, round(1e6 * seconds), BATCH_US):
         events = np.zeros(count, EVENT)
-        events["timestamp"] = np.sort(random.integers(start, start + PORTION_US, count))
+        events["timestamp"] = np.sort(random.integers(start, start + BATCH_US, count))
         events["x"], events["y"] = random.integers(0, WIDTH, count), random.integers(0, HEIGHT, count)
         events["polarity"] = random.integers(0, 2, count)
-        store = dv.EventStore()
-        for t, x, y, polarity in events.tolist():
-            store.push_back(t, x, y, bool(polarity))
-        frames: tuple[Frame, ...] = ()
+        frame = None
         if start - framed_us >= 33_000:
-            framed_us, frames = start, (Frame(start, 5_000, image),)
-        made.append(Portion(Ready(events, store.toPacket()), frames))
+            framed_us, frame = start, dv.Frame(start, 5_000, 0, 0, image, dv.FrameSource.SENSOR)
+        made.append(Batch(as_store(events), frame))
     return made
 
 
-def taken(given: list[Portion], recorded: bool) -> tuple[float, int]:
-    """Seconds of processor time until all portions are shown, and bytes that were recorded."""
+def read(batch: Batch, intake: Intake) -> Portion:
+    """A batch as a camera's source hands it out."""
+    events = intake.next_events(lambda: batch.store)
+    frames = intake.next_frame(lambda: batch.frame)
+    assert events is not None
+    return Portion(joined([events[1]]), tuple(frames[1]) if frames else (), refused=intake.counted())
+
+
+def taken(given: list[Batch], recorded: bool) -> tuple[float, int]:
+    """Seconds of processor time until all batches are shown, and bytes that were recorded."""
     with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as folder:
         pictures = LivePictures(f"mcoe-benchmark-{os.getpid()}-", Geometry(), 0)
-        clock, remembered, recordings = CameraClock(), Remembered(), Recordings(Path(folder), lambda event: None)
+        intake, clock = Intake(), CameraClock()
+        remembered, recordings = Remembered(), Recordings(Path(folder), lambda event: None)
         started = time.process_time()
         if recorded:
             recordings.begin("benchmark", {}, in_sync=True)
-        for number, portion in enumerate(given):
-            arrived_ns = 1_000 * PORTION_US * (number + 1)
+        for number, batch in enumerate(given):
+            arrived_ns = 1_000 * BATCH_US * (number + 1)
+            portion = read(batch, intake)
+            assert not portion.refused
             clock.observe(portion, arrived_ns)
             pictures.add(portion, arrived_ns)
             remembered.add(portion, arrived_ns)
@@ -102,7 +103,7 @@ def main() -> None:
     asked = parser.parse_args()
     found = {}
     for rate in asked.mega_events:
-        given = portions(rate, asked.seconds)
+        given = batches(rate, asked.seconds)
         found[f"shown_core_s_per_s_at_{rate:g}_mev"] = taken(given, recorded=False)[0] / asked.seconds
         used, size = taken(given, recorded=True)
         found[f"recorded_core_s_per_s_at_{rate:g}_mev"] = used / asked.seconds

@@ -6,8 +6,12 @@ Three phases: the camera's process alone, with recognition beside it (``--second
 with recognition standing still (SIGSTOP) half-way through reading. In each: pairs of pictures a second, the longest gap
 between two, and processor time. Recognition never blocks capture when these are the same in all three. Of recognition:
 milliseconds from the arrival of a window's last event to its expression (of the windows that are said, at most ten a
-second), windows recognised a second, the share that was skipped, and what both processes' memory grew by from the first
-fifth of the phase to its end. Weights are random: what is recognised means nothing.
+second), windows recognised a second, and the share that was skipped.
+
+Then the whole wearable, which recognises meanwhile: pictures a second of the preview that a wearer sees who fits the
+camera, asked for over HTTPS as the page's script does, beside the ten that it must reach; and what the memory of the
+main process, camera and recognition grew by from the first fifth of another ``--seconds`` (or 30 minutes) to their end,
+with a recording of a fifth of them, a minute at most, half-way. Weights are random: what is recognised means nothing.
 """
 
 from __future__ import annotations
@@ -22,18 +26,26 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from client.ring import PairRing
+from mcoe_model.data.geometry import Geometry
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, Normalisation, write_model
 from mcoe_model.networks import build
 from mcoe_model.networks.presets import MCOE_PRESETS
+from simulations.fleet.phone import Phone
+from simulations.fleet.processes import free_ports, wait_for
+from simulations.fleet.wearable import RealWearable
 
 LONG_S = 1800.0
+#: Pictures of the preview that a second must bring at least, and the rest between two questions (`fit.js`).
+PREVIEW_PER_S, _PREVIEW_PAUSE_S = 10.0, 0.04
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,11 +77,6 @@ class Child:
         """Seconds of processor time so far."""
         fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
-
-    def memory_mib(self) -> float:
-        """What it holds, shared memory and files apart."""
-        status = Path(f"/proc/{self.popen.pid}/status").read_text()
-        return float(status.split("RssAnon:")[1].split()[0]) / 1024
 
     def end(self) -> None:
         """Ask it to quit."""
@@ -112,10 +119,7 @@ def measure(model: Path, threads: int, seconds: float, apart_s: float) -> dict[s
         live.wait_for("seen")
         live.said.clear()
         used = live.processor_s()
-        first = watch(ring, camera, seconds / 5)
-        held = {"camera": camera.memory_mib(), "recognise": live.memory_mib()}
-        rest = watch(ring, camera, seconds * 4 / 5)
-        grown = {name: child.memory_mib() - held[name] for name, child in (("camera", camera), ("recognise", live))}
+        beside = watch(ring, camera, seconds)
         used = live.processor_s() - used
         seen = [event for event in live.said if event["is"] == "seen"]
         live.popen.send_signal(signal.SIGSTOP)
@@ -127,7 +131,7 @@ def measure(model: Path, threads: int, seconds: float, apart_s: float) -> dict[s
     latencies = [event["latency_ms"] for event in seen]
     return {
         "camera_alone": alone,
-        "camera_beside_recognition": {name: max(first[name], rest[name]) for name in first},
+        "camera_beside_recognition": beside,
         "camera_while_recognition_stands_still": stopped,
         "recognition": {
             "latency_ms": statistics.median(latencies),
@@ -136,8 +140,62 @@ def measure(model: Path, threads: int, seconds: float, apart_s: float) -> dict[s
             "skipped_share": (seen[-1]["skipped"] - seen[0]["skipped"]) / came,
             "share_of_a_core": used / seconds,
         },
-        "memory_grew_mib": grown | {"seconds": 0.8 * seconds},
     }
+
+
+@contextmanager
+def a_wearable(folder: Path, model: Path) -> Iterator[tuple[RealWearable, Phone]]:
+    """A whole wearable that recognises, and a phone that is paired with it."""
+    wearable = RealWearable(folder / "wearable", "simulated:1", free_ports(1))
+    try:
+        wearable.command("model", "import", model)
+        wearable.start()
+        phone = Phone(wearable.page_port, wearable.folder / "page" / "page.crt")
+        phone.pair(wearable.command("page")["code"])
+        phone.set_up("seven quiet lanterns", ("capture",))
+        wait_for(lambda: wearable.status()["live"] is not None, 120, "the first recognition")
+        yield wearable, phone
+        phone.close()
+        wearable.end()
+    finally:
+        wearable.remove()
+
+
+def preview(phone: Phone, seconds: float) -> dict[str, float]:
+    """How the pictures come with which a wearer fits the camera: asked for in the rhythm of the page's script."""
+    seen, last, ends = list[float](), -1, time.monotonic() + seconds
+    while (asked := time.monotonic()) < ends:
+        if (number := phone.preview(Geometry(), last)) != last:
+            seen.append(time.monotonic())
+            last = number
+        time.sleep(max(0.0, _PREVIEW_PAUSE_S - (time.monotonic() - asked)))
+    return {
+        "pictures_per_s": (len(seen) - 1) / (seen[-1] - seen[0]),
+        "must_reach": PREVIEW_PER_S,
+        "longest_gap_ms": 1e3 * float(np.diff(seen).max()),
+    }
+
+
+def memory_growth(wearable: RealWearable, seconds: float) -> dict[str, float]:
+    """What each process came to hold [MiB] in the last four fifths, with a recording half-way."""
+    assert wearable.process
+    pids = {"main": wearable.process.popen.pid}
+    pids |= {name: wearable.child(f"client.{name}") or sys.exit(f"no {name}") for name in ("capture", "recognise")}
+    time.sleep(seconds / 5)
+    held = {name: memory_mib(pid) for name, pid in pids.items()}
+    time.sleep(seconds / 5)
+    recorded_s = min(60.0, seconds / 5)
+    wearable.ask("start")
+    time.sleep(recorded_s)
+    wearable.ask("stop")
+    time.sleep(seconds * 3 / 5 - recorded_s)
+    grown = {name: memory_mib(pid) - held[name] for name, pid in pids.items()}
+    return grown | {"seconds": 0.8 * seconds, "recorded_s": recorded_s}
+
+
+def memory_mib(pid: int) -> float:
+    """What a process holds, shared memory and files apart."""
+    return float(Path(f"/proc/{pid}/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
 
 
 def random_model(preset: str, file: Path) -> Path:
@@ -161,7 +219,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(asked.model, Path(folder, "model.safetensors"))
         seconds = LONG_S if asked.long else asked.seconds
-        found = measure(model, asked.threads, seconds, min(20.0, seconds / 3))
+        apart_s = min(20.0, seconds / 3)
+        found = measure(model, asked.threads, seconds, apart_s)
+        with a_wearable(Path(folder), model) as (wearable, phone):
+            found["preview"] = preview(phone, apart_s)
+            found["memory_grew_mib"] = memory_growth(wearable, seconds)
     if asked.json:
         print(json.dumps(found))
         return

@@ -26,7 +26,7 @@ from client.cameras.davis346 import NODES, SYSTEM, plugged
 from client.cameras.source import DeviceName
 from client.enrolment import ClientPaths, read_membership
 from client.leaving import COME_BACK, Leaving, key_id
-from client.sessions.times import clock_state
+from client.sessions.times import ClockState, clock_state
 from client.settings import ClientSettings
 from client.wearable.folders import SHARED_MEMORY, is_memory
 from client.wearers import Wearers
@@ -38,6 +38,8 @@ State = Literal["ok", "unknown", "warning", "wrong"]
 #: What a rule that lets users open the camera names (iniVation), and where such rules are.
 _VENDOR = "152a"
 _RULES = (Path("/etc/udev/rules.d"), Path("/lib/udev/rules.d"), Path("/usr/lib/udev/rules.d"))
+#: Where Linux lists its swap, and a Jetson its version.
+_SWAPS, _RELEASE = Path("/proc/swaps"), Path("/etc/nv_tegra_release")
 #: Bytes of memory that segments and rings may need at a time.
 _TMPFS_BYTES = 256 << 20
 #: Days before its end that a certificate is warned of.
@@ -69,6 +71,9 @@ class Premises:
     nodes: Path = NODES
     rules: Sequence[Path] = _RULES
     shared_memory: Path = SHARED_MEMORY
+    swaps: Path = _SWAPS
+    release: Path = _RELEASE
+    clock: Callable[[], ClockState] = clock_state
 
     @property
     def paths(self) -> ClientPaths:
@@ -150,7 +155,7 @@ def check_memory(premises: Premises) -> Iterator[Finding]:
         yield Finding("tmpfs", "warning", what, f"mount -o remount,size=1G {place}")
     else:
         yield Finding("tmpfs", "ok", f"{shutil.disk_usage(place).free >> 20} MiB free in {place}")
-    swaps = [line.split()[0] for line in _read(Path("/proc/swaps")).splitlines()[1:]]
+    swaps = [line.split()[0] for line in _read(premises.swaps).splitlines()[1:]]
     disks = [name for name in swaps if not Path(name).name.startswith("zram")]
     if disks:
         what = f"{len(disks)} on a disk, which may come to hold pictures and keys"
@@ -161,7 +166,7 @@ def check_memory(premises: Premises) -> Iterator[Finding]:
 
 def check_clock(premises: Premises) -> Iterator[Finding]:
     """Whether something keeps the clock right."""
-    state = clock_state()
+    state = premises.clock()
     if state == "unsynchronised":
         remedy = "connect it to a network once, or: sudo timedatectl set-ntp true"
         yield Finding("clock", "warning", "nothing keeps it right; times are written down as such", remedy)
@@ -171,22 +176,17 @@ def check_clock(premises: Premises) -> Iterator[Finding]:
 
 def check_power(premises: Premises) -> Iterator[Finding]:
     """The Jetson's power mode, as it says itself."""
-    said = _said("nvpmodel", "-q")
-    if said is None:
+    lines = [line.strip() for line in (_said("nvpmodel", "-q") or "").splitlines() if line.strip()]
+    if not lines:
         yield Finding("power mode", "unknown", "no nvpmodel here: not a Jetson, or not allowed to ask")
-    else:
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        mode = next(
-            (line.split(":", 1)[1].strip() for line in lines if "Power Mode" in line), lines[0] if lines else ""
-        )
-        yield Finding(
-            "power mode", "ok", mode, "sudo nvpmodel -m N chooses another; more power, more pictures a second"
-        )
+        return
+    mode = next((line.split(":", 1)[1].strip() for line in lines if "Power Mode" in line), lines[0])
+    yield Finding("power mode", "ok", mode, "sudo nvpmodel -m N chooses another; more power, more pictures a second")
 
 
 def check_platform(premises: Premises) -> Iterator[Finding]:
     """Which of the cases of JetPack, Python and torch this is."""
-    release = _read(Path("/etc/nv_tegra_release"))
+    release = _read(premises.release)
     python = platform.python_version()
     try:
         torch = importlib.metadata.version("torch")
@@ -246,7 +246,10 @@ def check_server(premises: Premises) -> Iterator[Finding]:
             verify=ssl.create_default_context(cafile=str(premises.paths.authority)),
             timeout=5,
         )
-        yield Finding("server", "ok", f"answers ({answer.status_code}); its certificate is the fleet's")
+        well = answer.is_success
+        remedy = "" if well else "nothing is lost meanwhile; ask its operator"
+        what = f"answers ({answer.status_code}); its certificate is the fleet's"
+        yield Finding("server", "ok" if well else "warning", what, remedy)
     except McoeError as fault:
         yield Finding("server", "wrong", str(fault), "enrol again")
     except (httpx.HTTPError, OSError, ssl.SSLError) as fault:

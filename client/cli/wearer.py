@@ -161,12 +161,13 @@ def _confirm_leaving(folder: Path, yes: bool, command: str, codeless: bool = Fal
     wearers = Wearers(folder, finish=False)
     if yes or (wearers.current is None and not (codeless and wearers.worn)):
         return
-    waiting = len(kept_ids(wearers.paths.outbox))
-    raise DecisionNeeded(
-        f"{wearers.current or 'somebody without a code'} wears it: export what they want to keep first (mcoe-client "
-        f"export); everything is then deleted, with {waiting} updates that wait for the server. To do it: mcoe-client "
-        f"{command} --yes"
-    )
+    text = f"{wearers.current or 'somebody without a code'} wears it: export what they want to keep first (mcoe-client "
+    text += "export); everything is then deleted. "
+    if waiting := len(kept_ids(wearers.paths.outbox)):
+        text += f"Updates that wait for the server and are deleted unsent: {waiting}"
+        # Who wants to be forgotten by the server, too, has no reason to send them.
+        text += ". " if codeless else "; to send them, let it check in first (mcoe-client status counts them). "
+    raise DecisionNeeded(f"{text}To do it: mcoe-client {command} --yes")
 
 
 def _at_rest(folder: Path, code: str, passphrase: str | None) -> str | None:

@@ -118,6 +118,7 @@ class LastLesson:
 class Learning:
     """Of the wearer's labels: how many ``waiting`` spans there are, and why they wait (``closed``).
 
+    ``held_out``: how many are never learned from, since models are compared on them.
     ``lost``: how many were learned by models of an earlier generation alone, and have no pictures to be learned anew.
     ``contradicted`` and ``flawed``: how many are left out, as `client.sessions.lessons.Lessons` has them.
     """
@@ -129,6 +130,7 @@ class Learning:
     lost: int = 0
     contradicted: int = 0
     flawed: int = 0
+    held_out: int = 0
 
 
 @dataclass(frozen=True)

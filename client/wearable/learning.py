@@ -164,7 +164,9 @@ class LearningWearable(LivedWearable):
 
         found, standing, lost = await self.kept(look)
         lessons = found.lessons
+        held_out = {name for one in generations(folder) for name in LessonBook(folder, key, one).held_out}
         self._left_out = {"lost": lost, "contradicted": found.contradicted, "flawed": found.flawed}
+        self._left_out["held_out"] = len(held_out)
         stand = tuple(sorted(clip_name(*clip) for clip in standing))
         day = now().day
         if (stand, day) != self._stood:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 import ssl
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from mcoe_model.data.geometry import Geometry
 from simulations.fleet.processes import ProcessFailed
 
 #: Seconds for an answer; ending a recording takes long on a machine that is busy.
@@ -43,6 +45,14 @@ class Phone:
     def join(self, invitation: str) -> None:
         """Paste an invitation to a fleet."""
         self._post("/api/join", line=invitation)
+
+    def preview(self, geometry: Geometry, after: int) -> int:
+        """Wait for the next picture to fit the camera by; its number, or ``after`` when none has come."""
+        square = {name: value for name, value in asdict(geometry).items() if name != "version"}
+        answer = self._http.get("/api/preview", params={**square, "after": after})
+        if not answer.is_success:
+            raise ProcessFailed(f"the page refuses the preview: {answer.text}")
+        return int(answer.headers.get("X-Number", after))
 
     def start(self) -> str:
         """Begin to record; the session's id."""

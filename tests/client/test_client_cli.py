@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from client.keys import make_keyfile, read_keyfile, unlock
 from client.lesson_book import Clip, LessonBook, Result, ResultFile, clip_name
 from client.only_one import only_one
 from client.page.pairing import Pairing
-from client.page.sticker import SIZE
+from client.page.sticker import Invitation, sticker_png
 from client.sessions import Label, Store
 from client.settings import ClientSettings
 from client.wearers import Wearers
@@ -143,12 +145,25 @@ def test_the_next_wearer_has_another_key_and_nothing_of_the_one_before(worn: Wea
     pairing = Pairing(worn.folder / "page")
     pairing.pair(pairing.code())
     said = worn.run("wearer", "new", "P02", code=ExitCode.DECISION_NEEDED)
-    assert "export" in said and "0 updates" in said and before.device_key.exists()
+    assert "export" in said and "unsent" not in said and before.device_key.exists()
     assert worn.ask("wearer", "new", "P02", "--keyfile", "--yes") == {"wearer": "P02", "recovery_key": None}
     assert Wearers(worn.folder).current == "P02" and not before.folder.exists() and pairing.phones() == 0
     worn.run("forget", code=ExitCode.DECISION_NEEDED)
     worn.run("forget", "--yes")
     assert Wearers(worn.folder).current is None
+
+
+def test_what_waits_for_the_server_is_named_before_it_is_deleted_unsent(worn: Wearable) -> None:
+    outbox = Wearers(worn.folder).paths.outbox
+    outbox.mkdir()
+    for update in ("a", "b"):
+        (outbox / f"{update}.sealed").write_bytes(b"sealed")
+    said = " ".join(worn.run("wearer", "new", "P02", code=ExitCode.DECISION_NEEDED).split())
+    assert "deleted unsent: 2; to send them, let it check in first" in said and len([*outbox.iterdir()]) == 2
+    said = " ".join(worn.run("forget", code=ExitCode.DECISION_NEEDED).split())
+    assert "deleted unsent: 2." in said and "check in" not in said, "who is forgotten sends nothing before"
+    worn.ask("wearer", "new", "P02", "--keyfile", "--yes")
+    assert not outbox.exists()
 
 
 @pytest.mark.parametrize("bad", [("P 2", "long enough\n"), ("P02", "abc\n")])
@@ -309,12 +324,12 @@ def test_consents_are_given_and_withdrawn_each_by_itself(worn: Wearable) -> None
 
 
 def test_the_page_is_shown_with_a_code_and_put_on_a_sticker(new: Wearable, tmp_path: Path) -> None:
-    from PIL import Image
-
     first = new.ask("page", "--sticker", tmp_path / "sticker.png")
     assert first["address"].startswith("https://mcoe-") and first["phones"] == 0 and not first["running"]
     assert new.ask("page")["code"] == first["code"] and first["code"] in new.run("page")
-    assert Image.open(tmp_path / "sticker.png").size == SIZE
+    certificate = ssl.PEM_cert_to_DER_cert((new.folder / "page" / "page.crt").read_text())
+    named = Invitation(first["name"], first["port"], hashlib.sha256(certificate).hexdigest(), first["code"])
+    assert (tmp_path / "sticker.png").read_bytes() == sticker_png(named)
 
 
 def test_a_model_is_checked_before_it_recognises(worn: Wearable, tmp_path: Path) -> None:

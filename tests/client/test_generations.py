@@ -142,6 +142,7 @@ def test_what_is_recorded_still_is_learned_anew_and_the_rest_is_counted_and_goes
             await delete_recording_of(wearable, clips[1])
             await looks()
             assert (wearable.learning.waiting, wearable.learning.lost) == (0, 0)
+            assert wearable.learning.held_out == 1
             await comes(wearable, second)
             await until(lambda: (wearable.learning.waiting, wearable.learning.lost) == (3, 1))
             assert any("90 degrees" in why for why in wearable.learning.closed)

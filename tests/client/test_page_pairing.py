@@ -6,9 +6,12 @@ import datetime
 import io
 import ssl
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+import segno
+from PIL import Image, ImageDraw
 
 from client.page.certificate import device_certificate, readable
 from client.page.pairing import MOST_PHONES, TRIES, Pairing, PairingRefused
@@ -81,4 +84,35 @@ def test_a_sticker_leads_a_phone_to_the_page(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(sticker_png(invitation))) as picture:
         assert (picture.size, picture.format) == (SIZE, "PNG")
         assert picture.getextrema() == (0, 255)
+        dark = np.asarray(picture) < 128
+    expected = np.array(segno.make(invitation.link, micro=False, error="m").matrix, bool)
+    corner = np.argwhere(dark).min(axis=0)  # of the code, whose modules are 8 pixels wide
+    seen = dark[corner[0] + 4 :: 8, corner[1] + 4 :: 8][: len(expected), : len(expected)]
+    assert (seen == expected).all(), "what a camera reads is the link"
     assert len(terminal_qr(invitation.link).splitlines()) > 15
+
+
+def test_a_sticker_says_name_code_and_fingerprint_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, tuple[float, float, float, float]] = {}
+    draw = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, at: tuple[float, float], words: str, **how: Any) -> None:
+        if words:
+            drawn[words] = self.textbbox(at, words, font=how["font"])
+        draw(self, at, words, **how)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    fingerprint = "".join(f"{byte:02x}" for byte in range(0x9C, 0xBC))
+    sticker_png(Invitation("mcoe-wwww.local", 18443, fingerprint, "wwww-mmmm"))
+    assert [*drawn] == [
+        "mcoe-wwww", ".local:18443", "Pairing code", "wwww-mmmm", "Certificate SHA-256",
+        "9C:9D:9E:9F:A0:A1:A2:A3:A4:A5:A6:A7:A8:A9:AA:AB", "AC:AD:AE:AF:B0:B1:B2:B3:B4:B5:B6:B7:B8:B9:BA:BB",
+    ]  # fmt: skip
+    sticker_png(Invitation("mcoe-wwww.local", 18443, "dd" * 32, "wwww-mmmm"))  # the widest
+    boxes = [*drawn.values()]
+    assert all(left >= 0 and top >= 0 and right <= SIZE[0] and bottom <= SIZE[1] for left, top, right, bottom in boxes)
+    apart = [
+        a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        for number, a in enumerate(boxes[:7]) for b in boxes[:number]
+    ]  # fmt: skip
+    assert all(apart)

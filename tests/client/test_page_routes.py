@@ -400,6 +400,23 @@ def test_what_it_learned_is_shown(opened: TestClient, wearable: StandingWearable
     assert "says something else: 2" in text and "has a fault: 3" in text and "pictures are gone" not in text
 
 
+@pytest.mark.parametrize(
+    ("language", "says", "nothing"), [("en", "to compare models", "Nothing yet"), ("de", "Vergleichen", "Noch nichts")]
+)
+def test_a_part_that_is_kept_to_compare_models_is_not_called_nothing(
+    opened: TestClient, wearable: StandingWearable, language: str, says: str, nothing: str
+) -> None:
+    opened.cookies.set("language", language)
+    text = opened.get("/live").text
+    assert nothing in text and says not in text
+    wearable.change(learning=Learning(held_out=1))
+    text = opened.get("/live").text
+    assert nothing not in text and says in text
+    tried = LastLesson(now(), 12, "learned", 1, 0, 1)
+    wearable.change(learning=Learning(last=tried, held_out=1))
+    assert says not in opened.get("/live").text, "that it was tried on them says so"
+
+
 def test_what_would_have_to_go_is_named_on_the_first_screen(
     opened: TestClient, wearable: StandingWearable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -43,6 +45,12 @@ const named = (one) => one.getAttribute("aria-label") || (one.hasAttribute("aria
 return [...document.querySelectorAll("a, button, input, canvas, nav, dialog, progress, [role='group']")]
   .filter((one) => one.getAttribute("aria-hidden") !== "true")
   .filter((one) => !named(one)).map((one) => one.outerHTML.slice(0, 120));
+"""
+
+#: Whether what has the focus lies behind something else.
+_BEHIND = """
+const [one, place] = [document.activeElement, document.activeElement.getBoundingClientRect()];
+return !one.contains(document.elementFromPoint(place.x + place.width / 2, place.y + place.height / 2));
 """
 
 
@@ -78,6 +86,16 @@ class Phone:
 
     def type(self, selector: str, text: str) -> None:
         self.find(selector).send_keys(text)
+
+    def tab(self, times: int) -> list[str]:
+        """Go from control to control by keyboard: the ids, or else the texts, of what is reached. None is hidden."""
+        reached = []
+        for _ in range(times):
+            ActionChains(self.chrome).send_keys(Keys.TAB).perform()
+            one = self.chrome.switch_to.active_element
+            reached.append(one.get_attribute("id") or one.text)
+            assert not self.chrome.execute_script(_BEHIND), f"{reached[-1]} has the focus behind something else"
+        return reached
 
     def until(self, holds: Callable[[], object], seconds: float = 180) -> None:
         WebDriverWait(self.chrome, seconds, 0.1, ignored_exceptions=[Exception]).until(lambda _: holds())

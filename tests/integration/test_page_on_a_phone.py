@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from phone import Phone, a_phone
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
+from walked_page import Walk, a_walk
 
 from client.consent_text import read_consent_text
-from client.page.pairing import Pairing
-from client.page.serve import serve_page
-from client.page.settings import PageSettings
 from client.page.wearable_protocol import ModelChoice
 from mcoe_model.data.geometry import Geometry
 from mcoe_model.errors import EnrolmentRefused, Locked
 from mcoe_model.invitation import Invitation
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "client"))  # the stand-in lies beside the page's own tests
-
-from standing_wearable import StandingWearable
 
 SCREENS = (
     "/",
@@ -46,44 +35,15 @@ SCREENS = (
 INVITATION = f"mcoe-invitation:fleet.example.org:8443/{'0a' * 32}/{'t' * 32}/w-5x"
 
 
-@dataclass(frozen=True)
-class Walk:
-    phone: Phone
-    wearable: StandingWearable
-    pairing: Pairing
-
-
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
-    """A paired phone, and the wearable behind the page, which runs in a thread."""
-    folder = tmp_path_factory.mktemp("page")
-    made: dict[str, object] = {}
-    begun = threading.Event()
-
-    async def serve() -> None:
-        stopping = asyncio.Event()
-        wearable = StandingWearable()
-        await wearable.set_up(None, ["capture", "labels", "learning"], read_consent_text(None, "en"))
-        made.update(wearable=wearable, stopping=stopping, loop=asyncio.get_running_loop())
-
-        def ready(port: int) -> None:
-            made["port"] = port
-            begun.set()
-
-        await serve_page(wearable, PageSettings(folder, "127.0.0.1", 0), stopping, ready)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert begun.wait(60)
-    try:
-        with a_phone(f"https://localhost:{made['port']}", folder) as phone:
-            phone.open(f"/pair#{Pairing(folder).code()}")
-            phone.press("#pair .primary")
-            phone.until_at("/")
-            yield Walk(phone, made["wearable"], Pairing(folder))  # type: ignore[arg-type]
-    finally:
-        made["loop"].call_soon_threadsafe(made["stopping"].set)  # type: ignore[attr-defined]
-        thread.join(60)
+    """A paired phone, and a wearable that is set up."""
+    with a_walk(tmp_path_factory.mktemp("page")) as walk:
+        asyncio.run(walk.wearable.set_up(None, ["capture", "labels", "learning"], read_consent_text(None, "en")))
+        walk.phone.open(f"/pair#{walk.pairing.code()}")
+        walk.phone.press("#pair .primary")
+        walk.phone.until_at("/")
+        yield walk
 
 
 def test_the_square_is_moved_by_hand_by_keyboard_and_by_sliders(walk: Walk) -> None:
@@ -266,22 +226,57 @@ def test_whether_it_records_cannot_be_missed(walk: Walk) -> None:
     phone.until(lambda: phone.find("[data-kind=capture] .withdraw").is_displayed())
 
 
-def test_the_order_of_the_focus_is_that_of_the_screen(walk: Walk) -> None:
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_the_order_of_the_focus_is_that_of_the_screen(walk: Walk, zoom: int) -> None:
     phone = walk.phone
+    phone.zoom(zoom)
     phone.open("/")
     phone.until(lambda: phone.find("#start").is_enabled())
-    reached = []
-    for _ in range(8):
-        ActionChains(phone.chrome).send_keys(Keys.TAB).perform()
-        one = phone.chrome.switch_to.active_element
-        reached.append(one.get_attribute("id") or one.text)
-        hidden = (
-            "const r = arguments[0].getBoundingClientRect(); const t = document.elementFromPoint(r.x + r.width / 2, "
-        )
-        hidden += "r.y + r.height / 2); return arguments[0] !== t && !arguments[0].contains(t)"
-        assert not phone.chrome.execute_script(hidden, one), f"{reached[-1]} has the focus behind something else"
+    reached = phone.tab(8)
+    phone.zoom(1)
     assert reached[:3] == ["To the content", "save-last", "start"]
     assert "Today" in reached
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_no_state_is_told_by_its_colour_alone(walk: Walk, language: str) -> None:
+    """Each state says in words, or tells a screen reader, what its colour says."""
+    phone = walk.phone
+    phone.open("/privacy")
+    walk.choose_language(language)
+
+    agreed = phone.text("[data-kind=labels] .yes")
+    phone.press("[data-kind=labels] .withdraw")
+    phone.until(lambda: phone.find("[data-kind=labels] .agree").is_displayed())
+    not_agreed = phone.text("[data-kind=labels] .no")
+    assert agreed.strip("✓ ") not in ("", not_agreed.strip("✕ "))
+    phone.open("/consent")
+    for kind, checked in (("capture", True), ("labels", False)):
+        box = phone.find(f"#kind-{kind}")
+        assert box.aria_role == "checkbox" and box.accessible_name and box.is_selected() == checked
+    phone.open("/privacy")
+    assert phone.find(f"[data-language={language}]").get_attribute("aria-pressed") == "true"
+    phone.press("[data-kind=labels] .agree")
+    phone.until(lambda: phone.find("[data-kind=labels] .withdraw").is_displayed())
+
+    phone.open("/")
+    assert phone.find("#strip").aria_role == "status"
+    idle, title = phone.text("#strip .state"), phone.chrome.title
+    phone.press("#start")
+    phone.until(lambda: phone.find("#stop").is_displayed() and phone.chrome.title != title)
+    assert idle and phone.text("#strip .state strong") not in ("", idle) and phone.chrome.title == f"● {title}"
+    phone.press("#stop")
+    phone.until_at("/label/")
+
+    phone.open("/fit")
+    assert phone.find("#checks").aria_role == "status"
+    phone.until(lambda: phone.text("#checks").startswith("✓"))
+    good = phone.text("#checks")
+    phone.find("#square").send_keys(*"-" * 50, *[Keys.SHIFT + Keys.ARROW_LEFT] * 20)
+    phone.until(lambda: phone.text("#checks").startswith("✕"))
+    assert phone.text("#checks").strip("✕ ") not in ("", good.strip("✓ "))
+    phone.open("/privacy")
+    walk.choose_language("en")
 
 
 @pytest.mark.parametrize(("language", "zoom"), [("en", 1), ("de", 1), ("de", 2)])
@@ -292,7 +287,8 @@ def test_every_screen_fits_can_be_tapped_and_read_out(walk: Walk, language: str,
     wearable.recognise()
     phone.complaints()  # of the tests before, which cut the connection
     phone.zoom(zoom)
-    choose_language(phone, language)
+    phone.open("/privacy")
+    walk.choose_language(language)
     for screen in SCREENS:
         phone.open(screen)
         if screen == "/label/s0":
@@ -301,14 +297,9 @@ def test_every_screen_fits_can_be_tapped_and_read_out(walk: Walk, language: str,
         loaded = phone.chrome.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
         assert loaded and all(name.startswith((phone.address, "data:")) for name in loaded), loaded
     phone.zoom(1)
-    choose_language(phone, "en")
-    assert phone.complaints() == []
-
-
-def choose_language(phone: Phone, language: str) -> None:
     phone.open("/privacy")
-    phone.press(f"[data-language={language}]")
-    phone.until(lambda: phone.find("html").get_attribute("lang") == language)
+    walk.choose_language("en")
+    assert phone.complaints() == []
 
 
 def test_a_phone_that_was_unpaired_comes_in_again_with_what_it_kept(walk: Walk) -> None:
