@@ -66,6 +66,8 @@ class StoredEvents:
 
 def joined(parts: Sequence[StoredEvents]) -> StoredEvents:
     """Events one after the other."""
+    if len(parts) == 1:
+        return parts[0]
     return StoredEvents([store for part in parts for store in part.stores], np.concatenate([p.array for p in parts]))
 
 
