@@ -227,6 +227,22 @@ def test_an_unplugged_camera_is_found_again_by_its_serial_number(bus: Bus) -> No
     assert not again.running() and again.read() is None
 
 
+@pytest.mark.parametrize("method", ["getNextEventBatch", "getNextFrame"])
+def test_a_camera_whose_packets_cannot_be_read_any_more_is_lost_though_it_runs(bus: Bus, method: str) -> None:
+    bus.found = [descriptor("1")]
+    camera = open_source("davis346")
+
+    def fails() -> Any:
+        raise RuntimeError("C++ line\nstack trace")
+
+    setattr(bus.opened[0], method, fails)
+    portion = camera.read()
+    assert portion is not None and portion.refused > 1
+    assert bus.opened[0].isRunning() and not camera.running() and camera.read() is None
+    again = find_again("davis346", camera.info)
+    assert again is not None and again.running()
+
+
 @pytest.mark.parametrize(("device", "listens"), [("davis346", False), ("davis346+signals", True)])
 def test_signals_are_listened_to_when_asked_also_by_a_camera_that_came_back(
     bus: Bus, device: str, listens: bool
