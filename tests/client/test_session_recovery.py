@@ -29,16 +29,16 @@ from mcoe_model.errors import DataInvalid, DiskFull, ExitCode, McoeError, Schema
 from mcoe_model.names import EMOTIONS
 
 
-def kill(folder: Path, moment: str) -> Path:
+def kill(folder: Path, moment: str, number: int = signal.SIGKILL) -> Path:
     """A store whose process was killed at this moment; the folder of plain files."""
     (folder / "memory").mkdir()
     child = os.fork()  # not started afresh: imports take longer than all the rest
     if child == 0:
         try:
-            live_until(folder, moment)
+            live_until(folder, moment, number)
         finally:
             os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == number
     return folder / "memory"
 
 
@@ -52,6 +52,7 @@ def sealed(folder: Path) -> list[str]:
 
 
 class TestKilled:
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
     @pytest.mark.parametrize(
         "moment, kept",
         [
@@ -63,8 +64,10 @@ class TestKilled:
             ("after it", [FIRST, SECOND]),
         ],
     )
-    def test_a_segment_is_there_whole_or_not_at_all(self, tmp_path: Path, moment: str, kept: list[bytes]) -> None:
-        memory = kill(tmp_path, moment)
+    def test_a_segment_is_there_whole_or_not_at_all(
+        self, tmp_path: Path, moment: str, kept: list[bytes], number: int
+    ) -> None:
+        memory = kill(tmp_path, moment, number)
         with opened(tmp_path) as store:
             recovered = store.recover(memory)
             (found,) = store.sessions()
