@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,6 +172,14 @@ def test_it_is_set_up_as_documented(bus: Bus) -> None:
     assert ("setAutoExposure", True) in said and ("setDetectorRunning", False) in said
     for name, values in BIASES.items():
         assert ("setDavis346BiasCoarseFine", getattr(REAL.Davis346BiasCF, name), *values) in said
+
+
+def test_the_documented_biases_are_those_that_are_set_and_left() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d) \| (\d+) \|", text, re.MULTILINE)
+    assert {name: (int(coarse), int(fine)) for name, coarse, fine in rows} == BIASES
+    [left] = re.findall(r"`Davis346BiasVDAC` \(([^)]*)\)", text)
+    assert all(hasattr(REAL.Davis346BiasVDAC, name) for name in re.findall(r"`(\w+)`", left))
 
 
 def frame(number: int, exposure_us: int, grey: int) -> Any:

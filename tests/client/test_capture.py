@@ -191,6 +191,29 @@ def test_a_recording_that_is_played_may_be_silent(
     running.capture.close()
 
 
+def test_what_a_silent_recording_has_given_is_finished_on_the_disk_before_more_comes(
+    tmp_path: Path, cameras: list[StubCamera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer holds back the last samples and signals, and a process that is killed would lose them."""
+    monkeypatch.setattr("client.capture._TICK_NS", 20_000_000)
+    monkeypatch.setattr("client.recordings._QUIET_NS", 1_000_000_000)
+    cameras.append(StubCamera())
+    running = Running(tmp_path, device="recording:/a/b.aedat4")
+    running.until(lambda: running.all("clock"))
+    running.until(lambda: running.all("started"), do="record", session="s")
+    cameras[0].signals = [(1_000, 1), (2_000, 2)]
+    running.until(lambda: running.all("trigger"))
+    cameras[0].silent = True
+    running.until(lambda: running.all("segment"))
+    assert not running.all("stopped")
+    read = read_independently([Path(segment["path"]) for segment in running.all("segment")])
+    assert read.triggers == [(1_000, 1), (2_000, 2)] and len(read.events) and read.frames
+    segments, rates = len(running.all("segment")), len(running.all("rate"))
+    running.until(lambda: len(running.all("rate")) > rates + 10)
+    assert len(running.all("segment")) == segments, "none is empty"
+    running.capture.close()
+
+
 def test_time_in_which_the_process_was_set_aside_is_no_silence_of_the_camera(
     tmp_path: Path, cameras: list[StubCamera], monkeypatch: pytest.MonkeyPatch
 ) -> None:
