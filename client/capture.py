@@ -52,7 +52,7 @@ _TICK_NS = 1_000_000_000
 _CLOCK_TICKS = 10
 #: Frames and events that are further apart than this, for so many ticks, were not seen together.
 _SKEW_US, _SKEW_TICKS = 250_000, 3
-#: A live camera that says that it runs and gives nothing for so many ticks is lost: even of a still eye there are frames.
+#: A live camera that runs, as it says, and gives nothing for so many ticks is lost: a still eye has frames, too.
 #: Ticks, not time: while this process was set aside, nobody looked.
 _SILENT_TICKS = 5
 #: The kinds of a signal at the camera's input (dv-processing's TriggerType); others are the camera's own.
@@ -199,7 +199,7 @@ class Capture:
             return
         self._silent_ticks += 1
         if self._live and "frames" in self._source.info.streams and self._silent_ticks > _SILENT_TICKS:
-            says = "the camera is connected but gives nothing; unplug it and plug it in again, and it is found by itself"
+            says = "the camera is there but gives nothing; unplug it and plug it in again, and it is found by itself"
             self._gone(now_ns, Said("camera.silent", says))
             return
         stepped = self._wall.stepped()
