@@ -204,10 +204,10 @@ def test_what_a_silent_recording_has_given_is_finished_on_the_disk_before_more_c
     cameras[0].signals = [(1_000, 1), (2_000, 2)]
     running.until(lambda: running.all("trigger"))
     cameras[0].silent = True
-    running.until(lambda: running.all("segment"))
+    running.until(lambda: sum(segment["triggers"] for segment in running.all("segment")) == 2)
     assert not running.all("stopped")
     read = read_independently([Path(segment["path"]) for segment in running.all("segment")])
-    assert read.triggers == [(1_000, 1), (2_000, 2)] and len(read.events) and read.frames
+    assert read.triggers == [(1_000, 1), (2_000, 2)] and len(read.events)
     segments, rates = len(running.all("segment")), len(running.all("rate"))
     running.until(lambda: len(running.all("rate")) > rates + 10)
     assert len(running.all("segment")) == segments, "none is empty"
