@@ -59,6 +59,8 @@ def make_client_app(
                 offers.hear(Offer.from_record(dict(message.content["offer"])))
         except ProtocolError as fault:  # the check-in tells the server which protocol this program speaks
             log.warning("the server's question cannot be read, perhaps this program is too old: %s", fault)
+        except McoeError as fault:
+            return _cannot(message, fault)
         try:
             running = replace(offers.running.read(), runs=offers.runs) if offers else NOTHING_RUNS
             record = check_in(open_store(context), outbox.ids() if outbox else (), running).to_record()

@@ -11,8 +11,9 @@ process starts it again. Commands are lines of JSON, each with ``do``:
 Events are lines of JSON, each with ``is``:
 
 - ``ready`` (``camera``, ``rings``): the camera is open, and pictures come in rings of these names.
-- ``lost`` (``why``, see `reason`): no camera, or no more, or one that cannot be used, after which the process ends;
-  ``found``: the same one is back. ``ended``: a recording that was played is over.
+- ``lost`` (``why``, see `reason`): no camera, or no more, or one that says that it runs and gives nothing, or one that
+  cannot be used, after which the process ends; ``found``: the same one is back, and gives something. ``ended``: a
+  recording that was played is over.
 - ``started`` (``session`` and a moment: ``camera_us``, ``utc_us``, ``monotonic_ns``), ``segment`` (see PlainSegment;
   its reader removes it), ``stopped`` (``session``, ``partial``, ``why``, ``in_sync``).
 - ``clock`` (a moment, and ``stepped``: UTC was set, and a segment was cut); ``trigger`` (``camera_us``): a signal at
@@ -32,10 +33,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from client.cameras.source import CameraSource, Portion, find_again, open_source
+from client.cameras.source import CameraSource, Portion, find_again, open_source, parse_device
 from client.child_process import Say, begin, commands
 from client.clock_map import CameraClock, WallClock
 from client.live_pictures import LivePictures
+from client.portions import span_us
 from client.recordings import Recordings
 from client.remembered import Remembered
 from client.said import Said, reason
@@ -50,6 +52,9 @@ _TICK_NS = 1_000_000_000
 _CLOCK_TICKS = 10
 #: Frames and events that are further apart than this, for so many ticks, were not seen together.
 _SKEW_US, _SKEW_TICKS = 250_000, 3
+#: A live camera that runs, as it says, and gives nothing for so many ticks is lost: a still eye has frames, too.
+#: Ticks, not time: while this process was set aside, nobody looked.
+_SILENT_TICKS = 5
 #: The kinds of a signal at the camera's input (dv-processing's TriggerType); others are the camera's own.
 _SIGNALS = (1, 2, 3)
 
@@ -62,6 +67,7 @@ class Capture:
     ) -> None:
         self.quit = False
         self._device = device
+        self._live = parse_device(device).kind != "recording"
         self._say = say
         self._wall = wall or WallClock()
         self._clock = CameraClock()
@@ -72,7 +78,7 @@ class Capture:
         self._source: CameraSource | None = None
         self._lost: CameraSource | None = None
         self._missing, self._over = False, False
-        self._tick_ns, self._ticks, self._skewed_ticks, self._refused = 0, 0, 0, 0
+        self._tick_ns, self._ticks, self._skewed_ticks, self._silent_ticks, self._refused = 0, 0, 0, 0, 0
 
     def step(self, command: dict[str, Any] | None) -> bool:
         """Do what is asked, if anything, and take what the camera has. Returns whether there was anything to do.
@@ -92,7 +98,8 @@ class Capture:
         if portion is not None:
             self._take(portion, time.monotonic_ns())
         elif not self._source.running():
-            self._gone(before_ns)
+            says = "the camera gives no more; plug it in again, and it is found by itself"
+            self._gone(before_ns, Said("camera.lost", says))
         elif (camera_us := self._clock.camera_us(before_ns)) is not None:
             self._pictures.still(camera_us, before_ns)
         return busy or portion is not None
@@ -152,6 +159,9 @@ class Capture:
         self._pictures.restart(Geometry(**geometry))
 
     def _take(self, portion: Portion, arrived_ns: int) -> None:
+        if span_us(portion) is not None:  # more than what was refused
+            self._silent_ticks = 0
+            self._found_again()
         self._clock.observe(portion, arrived_ns)
         self._refused += portion.refused
         self._pictures.add(portion, arrived_ns)
@@ -162,8 +172,8 @@ class Capture:
                 if signalled["type"] in _SIGNALS:
                     self._say({"is": "trigger", "camera_us": int(signalled["timestamp"])})
 
-    def _gone(self, now_ns: int) -> None:
-        """The camera gives no more: its recording is over, or it was lost."""
+    def _gone(self, now_ns: int, why: Said) -> None:
+        """The camera gives no more: its recording is over, or it was lost, which ``why`` tells the wearer."""
         assert self._source is not None
         source, self._source = self._source, None
         self._over = source.ended  # a source that is closed does not know
@@ -173,19 +183,24 @@ class Capture:
             self._recordings.stop()
             self._say({"is": "ended"})
             return
-        self._lost = source
+        again, self._lost = self._lost is not None, source
         self._recordings.stop("camera lost")
         self._remembered.forget()
         self._pictures.restart()
         self._clock, self._skewed_ticks = CameraClock(), 0
-        says = "the camera gives no more; plug it in again, and it is found by itself"
-        self._say({"is": "lost"} | reason(CameraMissing(Said("camera.lost", says))))
+        if not again:
+            self._say({"is": "lost"} | reason(CameraMissing(why)))
 
     def _tick(self, now_ns: int) -> None:
         self._ticks += 1
         if self._source is None and not self._over:
             self._look_for_camera()
         if self._source is None:
+            return
+        self._silent_ticks += 1
+        if self._live and "frames" in self._source.info.streams and self._silent_ticks > _SILENT_TICKS:
+            says = "the camera is there but gives nothing; unplug it and plug it in again, and it is found by itself"
+            self._gone(now_ns, Said("camera.silent", says))
             return
         stepped = self._wall.stepped()
         if stepped:
@@ -212,12 +227,10 @@ class Capture:
         )
 
     def _look_for_camera(self) -> None:
-        """Open the camera, or the same one again. Says so, or once that it is not there."""
+        """Open the camera and say so, or once that it is not there; or open the same one again."""
+        self._silent_ticks = 0
         if self._lost is not None:
             self._source = find_again(self._device, self._lost.info)
-            if self._source is not None:
-                self._lost = None
-                self._say({"is": "found", "camera": _described(self._source)})
             return
         try:
             self._source = open_source(self._device)
@@ -230,6 +243,12 @@ class Capture:
         self._missing = False
         rings = {"pairs": self._pictures.pairs.name, "preview": self._pictures.preview.name}
         self._say({"is": "ready", "camera": _described(self._source), "rings": rings})
+
+    def _found_again(self) -> None:
+        """The camera gives something: if it was lost, it is back now. That it could be opened would not say so."""
+        if self._lost is not None and self._source is not None:
+            self._lost = None
+            self._say({"is": "found", "camera": _described(self._source)})
 
 
 def _described(source: CameraSource) -> dict[str, Any]:

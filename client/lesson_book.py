@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from mcoe_model.data.sampling import window_law
 from mcoe_model.errors import DataInvalid, DataMissing
-from mcoe_model.files import fsync_folder
+from mcoe_model.files import fsync_folder, full_disk_named
 from mcoe_model.learning.replay import UNKNOWN_LIGHTING, ReplayMemory
 from mcoe_model.names import EMOTIONS
 from mcoe_model.sealed import read_sealed, write_sealed
@@ -171,11 +171,12 @@ class LessonBook:
         return found
 
     def take(self, names: Collection[str]) -> None:
-        """A round has these: they await none, now and when this generation comes again."""
-        self._taken.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (self._taken / name).touch()
-        fsync_folder(self._taken)
+        """A round has these: they await none, now and when this generation comes again. Raises DiskFull."""
+        with full_disk_named(self._taken):
+            self._taken.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                (self._taken / name).touch()
+            fsync_folder(self._taken)
         for name in names:
             (self._rounds / f"{name}.sealed").unlink(missing_ok=True)
 

@@ -109,6 +109,9 @@ class Recognition:
 class StreamingRecogniser:
     """Recognises the newest window of a stream of picture pairs, and encodes no picture twice for the same role.
 
+    Its probabilities are those of the model given each window alone, up to rounding (1e-5 of each, relative): a picture
+    is encoded by itself here and among those of its window there, and a batch of another size sums in another order.
+
     Pairs are numbered as the camera took them; one that was skipped costs the windows that begin or end with it. The
     model is in evaluation mode, best from `fold`. With ``beside``, a thread of its own, event pictures are encoded
     there while frames are encoded here, each with one of torch's threads; that changes no bit.

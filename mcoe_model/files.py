@@ -24,23 +24,31 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Raises DiskFull when the disk has no space left.
     """
-    try:
+    with full_disk_named(path):
         _make_folder(path.parent)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as fault:
-        raise _named(fault, path) from fault
-    temporary = Path(name)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Raise DiskFull where what is written inside, at ``path``, finds no space left."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
+        yield
     except OSError as fault:
-        raise _named(fault, path) from fault
-    finally:
-        temporary.unlink(missing_ok=True)
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            says = f"no space left while writing {path}; free some and start again with --resume"
+            raise DiskFull(says) from fault
+        raise
 
 
 def remove_torn(folder: Path) -> int:
@@ -85,9 +93,3 @@ def _make_folder(folder: Path) -> None:
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         fsync_folder(folder.parent)
-
-
-def _named(fault: OSError, path: Path) -> Exception:
-    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"no space left while writing {path}; free some and start again with --resume")
-    return fault

@@ -99,9 +99,9 @@ def test_a_stream_is_recognised_as_its_windows_are_one_by_one(model: MCOENet) ->
         event = normalise(events[window], 0.5, 0.1)[None, None].expand(1, 3, -1, -1, -1)
         with torch.inference_mode():
             expected = model(frame, event).softmax(1)[0].numpy()
-        np.testing.assert_allclose(recognition.probabilities, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(recognition.probabilities, expected, rtol=1e-5, atol=0)
         assert recognition.emotion == EMOTIONS[int(expected.argmax())]
-        assert recognition.confidence == pytest.approx(expected.max(), rel=1e-4)
+        assert recognition.confidence == pytest.approx(expected.max(), rel=1e-5)
 
 
 def test_no_picture_is_encoded_twice_for_the_same_role(model: MCOENet) -> None:

@@ -140,8 +140,10 @@ class Davis346:
         )
 
     def running(self) -> bool:
+        if self._camera is None or self._intake.gave_up("events") or self._intake.gave_up("frames"):
+            return False  # opened again, it is read anew
         # An unplugged camera raises nothing: it only stops running.
-        return self._camera is not None and bool(self._camera.isRunning())
+        return bool(self._camera.isRunning())
 
     def close(self) -> None:
         self._camera = None

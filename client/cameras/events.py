@@ -72,10 +72,13 @@ def joined(parts: Sequence[StoredEvents]) -> StoredEvents:
 
 
 def as_events(array: NDArray[Any]) -> NDArray[np.void]:
-    """An array with the fields of EVENT, such as a store's, in the layout of EVENT."""
+    """An array with the fields of EVENT, such as a store's, in the layout of EVENT.
+
+    ON is whatever is above 0, so that 0 and 1, False and True, -1 and 1 mean the same: -1 would become ON in a store.
+    """
     events = np.empty(len(array), EVENT)
     for name in EVENT.names or ():
-        events[name] = array[name]
+        events[name] = array[name] > 0 if name == "polarity" else array[name]
     return events
 
 

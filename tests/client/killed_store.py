@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,18 +19,18 @@ from client.sessions.recordings import RecordingStore
 FIRST, SECOND = b"first eye " * 10_000, b"second eye " * 40_000
 
 
-def die(*_: Any, **__: Any) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
+def live_until(folder: Path, moment: str, number: int) -> None:
+    """Record one segment, and be ended by the signal while the second is kept, or while the session is deleted."""
 
+    def die(*_: Any, **__: Any) -> Any:
+        faulthandler.disable()  # pytest's would report a test that crashed
+        os.kill(os.getpid(), number)
 
-def half(path: Path) -> Iterator[bytes]:
-    content = path.read_bytes()
-    yield content[: len(content) // 2]
-    die()
+    def half(path: Path) -> Iterator[bytes]:
+        content = path.read_bytes()
+        yield content[: len(content) // 2]
+        die()
 
-
-def live_until(folder: Path, moment: str) -> None:
-    """Record one segment, and be killed while the second is kept, or while the session is deleted."""
     with ExitStack() as stack:
         store = stack.enter_context(opened(folder))
         agree(store)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,6 +174,14 @@ def test_it_is_set_up_as_documented(bus: Bus) -> None:
         assert ("setDavis346BiasCoarseFine", getattr(REAL.Davis346BiasCF, name), *values) in said
 
 
+def test_the_documented_biases_are_those_that_are_set_and_left() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d) \| (\d+) \|", text, re.MULTILINE)
+    assert {name: (int(coarse), int(fine)) for name, coarse, fine in rows} == BIASES
+    [left] = re.findall(r"`Davis346BiasVDAC` \(([^)]*)\)", text)
+    assert all(hasattr(REAL.Davis346BiasVDAC, name) for name in re.findall(r"`(\w+)`", left))
+
+
 def frame(number: int, exposure_us: int, grey: int) -> Any:
     image = np.full(SENSOR[::-1], grey, np.uint8)
     return dv.Frame(START_US + number * 33_333, exposure_us, 0, 0, image, dv.FrameSource.SENSOR)
@@ -225,6 +234,22 @@ def test_an_unplugged_camera_is_found_again_by_its_serial_number(bus: Bus) -> No
     assert again is not None and again.info == camera.info and again.running()
     again.close()
     assert not again.running() and again.read() is None
+
+
+@pytest.mark.parametrize("method", ["getNextEventBatch", "getNextFrame"])
+def test_a_camera_whose_packets_cannot_be_read_any_more_is_lost_though_it_runs(bus: Bus, method: str) -> None:
+    bus.found = [descriptor("1")]
+    camera = open_source("davis346")
+
+    def fails() -> Any:
+        raise RuntimeError("C++ line\nstack trace")
+
+    setattr(bus.opened[0], method, fails)
+    portion = camera.read()
+    assert portion is not None and portion.refused > 1
+    assert bus.opened[0].isRunning() and not camera.running() and camera.read() is None
+    again = find_again("davis346", camera.info)
+    assert again is not None and again.running()
 
 
 @pytest.mark.parametrize(("device", "listens"), [("davis346", False), ("davis346+signals", True)])

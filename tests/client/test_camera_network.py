@@ -43,6 +43,12 @@ def serve(processes: list[subprocess.Popen[str]], *arguments: str) -> subprocess
     return process
 
 
+def connecting() -> list[int]:
+    """The processes of this one that make connections over TLS."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [int(child) for child in children if b"cameras.secured" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 def watched(camera: CameraSource, frames: int) -> list[Portion]:
     """What comes until that many frames have, or the camera is lost and read empty."""
     portions: list[Portion] = []
@@ -165,7 +171,17 @@ def test_over_tls_both_sides_prove_who_they_are(processes: list[subprocess.Popen
     camera = open_source(f"network:127.0.0.1:{port}:{ours}")
     assert camera.info.streams == {"events", "frames", "imu"}
     assert watched(camera, 3)
+    for number in (signal.SIGKILL, signal.SIGABRT):  # the process that makes the connections dies
+        [connects] = connecting()
+        os.kill(connects, number)
+        watched(camera, 10**6)
+        assert not camera.running() and camera.read() is None and not camera.ended
+        camera.close()
+        found = find_again(f"network:127.0.0.1:{port}:{ours}", camera.info)
+        assert found is not None and watched(found, 1)
+        camera = found
     camera.close()
+    assert connecting() == []
     # A camera that we do not know, and we to a camera that does not know us.
     with pytest.raises(CameraMissing, match="is not taken for the camera"):
         open_source(f"network:127.0.0.1:{port}:{others}")

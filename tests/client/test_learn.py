@@ -47,7 +47,7 @@ from client import learn
 real = FUNCTION
 def then_die(*given):
     real(*given)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), NUMBER)
 FUNCTION = then_die
 learn.main()
 """
@@ -79,10 +79,10 @@ class Desk:
         given = said(task, *new)
         read_task(io.BytesIO(given[: len(given) - cut])).learn()
 
-    def killed(self, task: Task, *new: NewClip, after: str) -> None:
-        """Run the process, which is killed right after the first call of this function."""
-        command = [sys.executable, "-c", KILLED.replace("FUNCTION", after)]
-        assert subprocess.run(command, input=said(task, *new)).returncode == -signal.SIGKILL
+    def killed(self, task: Task, *new: NewClip, after: str, number: int) -> None:
+        """Run the process, which this signal ends right after the first call of this function."""
+        command = [sys.executable, "-c", KILLED.replace("FUNCTION", after).replace("NUMBER", str(int(number)))]
+        assert subprocess.run(command, input=said(task, *new)).returncode == -number
 
 
 def said(task: Task, *new: NewClip) -> bytes:
@@ -141,10 +141,10 @@ def test_killed_at_any_moment_it_learns_the_same(desk: Desk, model: tuple[bytes,
     whole = desk.result
     models = desk.folder / "models"
 
-    for moment in ("learn.LessonBook.put", "learn.Learning._write"):
+    for moment, number in (("learn.LessonBook.put", signal.SIGKILL), ("learn.Learning._write", signal.SIGABRT)):
         for path in (*desk.folder.glob("lessons/**/*.sealed"), *models.glob("*.sealed")):
             path.unlink()
-        desk.killed(desk.task(*NAMES), *CLIPS, after=moment)
+        desk.killed(desk.task(*NAMES), *CLIPS, after=moment, number=number)
         there = {*desk.book.waiting, *desk.book.held_out}
         assert there, moment
         desk.do(desk.task(*NAMES), *(clip for clip in CLIPS if clip.name not in there))

@@ -132,20 +132,24 @@ def test_a_damaged_segment_is_refused_and_nothing_is_left(tmp_path: Path) -> Non
     assert len(replayed([whole])) > 10
 
 
-def test_a_process_that_was_ended_says_nothing_of_the_segments(tmp_path: Path) -> None:
-    """Else a recording of which a preview or a lesson was killed, as where memory is full, would count as damaged."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+def test_a_process_that_was_ended_says_nothing_of_the_segments_but_one_that_aborts_does(
+    tmp_path: Path, number: int
+) -> None:
+    """A preview or a lesson may be killed, as where memory is full. It aborts where dv-processing cannot read on."""
     segments = recorded(tmp_path, 0.5, cut_every=10)
 
     def ended() -> Iterator[bytes]:
         yield segments[0]
         [reads] = reading()
-        os.kill(reads, signal.SIGKILL)
+        os.kill(reads, number)
         yield from segments[1:]
 
     for ask in (lambda given: pairs(given, GEOMETRY, 0, ALL_US), content):
-        with pytest.raises(McoeError, match="try again") as caught:
+        damaged = number == signal.SIGABRT
+        with pytest.raises(McoeError, match="damaged" if damaged else "try again") as caught:
             asyncio.run(ask(ended()))
-        assert not isinstance(caught.value, DataInvalid) and reading() == []
+        assert isinstance(caught.value, DataInvalid) is damaged and reading() == []
     assert len(replayed(segments)) > 10
 
 

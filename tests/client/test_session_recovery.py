@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,16 +27,16 @@ from mcoe_model.errors import DataInvalid, DiskFull, ExitCode, McoeError, Schema
 from mcoe_model.names import EMOTIONS
 
 
-def kill(folder: Path, moment: str) -> Path:
+def kill(folder: Path, moment: str, number: int = signal.SIGKILL) -> Path:
     """A store whose process was killed at this moment; the folder of plain files."""
     (folder / "memory").mkdir()
     child = os.fork()  # not started afresh: imports take longer than all the rest
     if child == 0:
         try:
-            live_until(folder, moment)
+            live_until(folder, moment, number)
         finally:
             os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == number
     return folder / "memory"
 
 
@@ -52,6 +50,7 @@ def sealed(folder: Path) -> list[str]:
 
 
 class TestKilled:
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
     @pytest.mark.parametrize(
         "moment, kept",
         [
@@ -63,8 +62,10 @@ class TestKilled:
             ("after it", [FIRST, SECOND]),
         ],
     )
-    def test_a_segment_is_there_whole_or_not_at_all(self, tmp_path: Path, moment: str, kept: list[bytes]) -> None:
-        memory = kill(tmp_path, moment)
+    def test_a_segment_is_there_whole_or_not_at_all(
+        self, tmp_path: Path, moment: str, kept: list[bytes], number: int
+    ) -> None:
+        memory = kill(tmp_path, moment, number)
         with opened(tmp_path) as store:
             recovered = store.recover(memory)
             (found,) = store.sessions()
@@ -126,52 +127,39 @@ class TestKilled:
 
 
 class TestFullDisk:
-    @pytest.fixture
-    def small(self, tmp_path: Path) -> Iterator[Path]:
-        """A disk of 2 MB."""
-        place = tmp_path / "small"
-        place.mkdir()
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True, check=False
-        )
-        if mounted.returncode:
-            pytest.skip("this user may not mount a small disk")
-        yield place
-        subprocess.run(["umount", "-l", place], check=True)
-
     def test_a_segment_that_does_not_fit_leaves_nothing_and_can_be_kept_once_there_is_room(
-        self, small: Path, tmp_path: Path
+        self, small_disk: Path, tmp_path: Path
     ) -> None:
         memory = tmp_path / "memory"
-        with opened(small) as store:
+        with opened(small_disk) as store:
             agree(store)
             session = record(store, memory, b"eye", end=False)
-            filler = small / "filler"
+            filler = small_disk / "filler"
             filler.write_bytes(bytes(1_200_000))
             plain = memory / "1.aedat4"
             plain.write_bytes(SECOND * 3)
-            before = {path: path.read_bytes() for path in (small / "recordings").rglob("*") if path.is_file()}
+            before = {path: path.read_bytes() for path in (small_disk / "recordings").rglob("*") if path.is_file()}
             with pytest.raises(DiskFull):
                 store.add_segment(session, 1, plain, 0, 10_000_000, events=1, frames=1)
-            after = {path: path.read_bytes() for path in (small / "recordings").rglob("*") if path.is_file()}
+            after = {path: path.read_bytes() for path in (small_disk / "recordings").rglob("*") if path.is_file()}
             assert after == before and plain.exists()
             assert store.session(session).segments == 1
             filler.unlink()
             store.add_segment(session, 1, plain, 10_000_000, 20_000_000, events=1, frames=1)
             assert contents(store) == [b"eye", SECOND * 3] and not plain.exists()
 
-    def test_a_disk_without_any_room_says_so_and_keeps_what_was_there(self, small: Path, tmp_path: Path) -> None:
-        with opened(small) as store:
+    def test_a_disk_without_any_room_says_so_and_keeps_what_was_there(self, small_disk: Path, tmp_path: Path) -> None:
+        with opened(small_disk) as store:
             agree(store)
             session = record(store, tmp_path / "memory", b"eye")
             span = store.add_span(session, 0, 1_000_000)
-            with pytest.raises(OSError, match="space"), (small / "filler").open("wb", buffering=0) as file:
+            with pytest.raises(OSError, match="space"), (small_disk / "filler").open("wb", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
             with pytest.raises(DiskFull):
                 for _ in range(2000):
                     store.label(span.id, Label("fear"))
-            (small / "filler").unlink()
+            (small_disk / "filler").unlink()
             assert store.label(span.id, Label("surprise")).label == Label("surprise")
             assert contents(store) == [b"eye"]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
-from killed_training import KEY, MOMENTS, answer, live_until
+from killed_training import DEADLY, KEY, MOMENTS, answer, live_until
 
 from client.outbox import Outbox
 
@@ -18,15 +17,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return answer(tmp_path_factory.mktemp("undisturbed"))[0]
 
 
+@pytest.mark.parametrize("number", DEADLY)
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_any_moment_it_sends_the_same_update(moment: str, undisturbed: str, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_sends_the_same_update(
+    moment: str, number: int, undisturbed: str, tmp_path: Path
+) -> None:
     child = os.fork()  # not started afresh: imports take longer than all the rest
     if not child:
         try:
-            live_until(tmp_path, moment)
+            live_until(tmp_path, moment, number)
         finally:
             os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -number
     kept = moment == "when it is kept"
     assert len(Outbox(tmp_path, KEY).ids()) == kept
     assert answer(tmp_path) == (undisturbed, 0 if kept else 1)

@@ -85,7 +85,7 @@ def test_kills_and_lies_change_no_bit(fleet: Fleet, tmp_path: Path) -> None:
 
     assert fleet.clients[0].process is not None
     ended = fleet.clients[0].process.said().count("SuperNode ended")
-    os.kill(fleet.clients[0].supernode(), signal.SIGKILL)
+    os.kill(fleet.clients[0].supernode(), signal.SIGABRT)
     server.wait_for_round(8, seconds=400)
     # The server heard of its end, or it would have turned its successor away for a minute.
     assert fleet.clients[0].process.said().count("SuperNode ended") == ended + 1

@@ -132,6 +132,9 @@ def test_the_fleets_part_runs_only_for_who_joined_and_agreed(worn: RealWearable)
     worn.ask("consent", kind="updates", language="en")
     log = worn.folder / "logs" / "fleet.log"
     wait_for(lambda: log.exists() and "no answer from" in log.read_text(), 120, "the fleet's part, without a server")
+    tried = log.read_text().count("no answer from")
+    worn.kill("client.fleet", signal.SIGABRT)
+    wait_for(lambda: log.read_text().count("no answer from") > tried, 120, "the next one's attempt")
     assert "a recording runs" not in worn.status()["check_ins"]["closed"]
     session = recorded(worn)
     wait_for(lambda: "no check-in now: a recording runs" in log.read_text(), 60, "waiting for the recording's end")
@@ -144,9 +147,12 @@ def test_the_fleets_part_runs_only_for_who_joined_and_agreed(worn: RealWearable)
     wait_for(lambda: worn.child("client.fleet") is None, 30, "the end of the fleet's part")
 
 
-def test_when_the_main_process_is_killed_its_children_end_and_the_next_one_recovers(worn: RealWearable) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+def test_when_the_main_process_dies_its_children_end_and_the_next_one_recovers(
+    worn: RealWearable, number: int
+) -> None:
     session, children = recorded(worn, 2.0), [worn.child("client.capture"), worn.child("client.recognise")]
-    worn.end(signal.SIGKILL)
+    assert worn.end(number) == -number
     wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children), 30, "the end of its children")
     assert len(worn.plain_files()) == 1  # in memory, and only until it is unlocked
     worn.start()
