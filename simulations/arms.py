@@ -29,6 +29,8 @@ from simulations.settings import SimulationSettings
 
 #: The two forms of centralised fine-tuning at equal presentations: the clients' batch size, and batch x cohort.
 CENTRALISED = ("centralised", "centralised-large-batch")
+#: The origin of a model of random weights, on its card.
+UNTRAINED = "untrained"
 
 
 def presentations(settings: SimulationSettings, clients: int) -> int:
@@ -41,7 +43,7 @@ def train_base(folder: Path, progress: Progress = silent) -> None:
     """The base model: trained on the base subjects, random weights, or a checkpoint that was given."""
     scene = open_scene(folder)
     if scene.settings.base == "scratch":
-        _write(scene, "base", _fresh(scene), "untrained", {})
+        _write(scene, "base", fresh_model(scene.settings, quiet=True), UNTRAINED, {})
     elif scene.settings.base == "train":
         _from_scratch(scene, "base", ("base",), progress)
     else:
@@ -97,17 +99,20 @@ def read_predictions(path: Path) -> Predictions:
         )
 
 
-def _fresh(scene: Scene) -> Network:
-    """Random weights of the run's seed, with ImageNet's in the backbones where the settings name a file."""
-    model = build(scene.settings.preset, seed=scene.settings.seed, size=scene.settings.picture_size)
-    if scene.settings.imagenet:
+def fresh_model(settings: SimulationSettings, *, quiet: bool = False) -> Network:
+    """Random weights of the run's seed, with ImageNet's in the backbones where the settings name a file.
+
+    Raises as `load_imagenet`, which says what the file lacks unless ``quiet``.
+    """
+    model = build(settings.preset, seed=settings.seed, size=settings.picture_size)
+    if settings.imagenet:
         backbones = picture_encoder(model).backbones.values()
-        load_imagenet((cast(ResNet, backbone) for backbone in backbones), Path(scene.settings.imagenet))
+        load_imagenet((cast(ResNet, backbone) for backbone in backbones), Path(settings.imagenet), quiet=quiet)
     return model
 
 
 def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], progress: Progress) -> None:
-    model, recipe = _fresh(scene), scene.settings.base_recipe
+    model, recipe = fresh_model(scene.settings, quiet=True), scene.settings.base_recipe
     indices = tuple(sorted(index for part in parts for index in scene.indices(part)))
     samples = PictureSamples(scene.clips, indices, scene.normalisation())
     fine_tune(

@@ -19,7 +19,6 @@ from typing import Any
 from rich.markup import escape
 
 from mcoe_model.errors import (
-    DataMissing,
     McoeError,
     MissingExtra,
     ModelInvalid,
@@ -37,7 +36,16 @@ from server.app import Event, ReplyJudged, RoundEnded, RoundOpened
 from server.cohort import cohort_size
 from server.registry import PUBLISHED
 from simulations.answers import choose_centralised
-from simulations.arms import CENTRALISED, evaluate_local, evaluate_model, train_all_data, train_base, train_centralised
+from simulations.arms import (
+    CENTRALISED,
+    UNTRAINED,
+    evaluate_local,
+    evaluate_model,
+    fresh_model,
+    train_all_data,
+    train_base,
+    train_centralised,
+)
 from simulations.console import Crew, Display
 from simulations.coordination import coordinate, open_registry
 from simulations.data import data_root, representation_name, run_clips
@@ -67,7 +75,7 @@ def begin_or_resume(settings: SimulationSettings, folder: Path, display: Display
         begin(settings, folder)
     try:
         prepare(settings, folder, display)
-    except McoeError:
+    except (McoeError, OSError):
         if not resumed:
             shutil.rmtree(folder)
         raise
@@ -85,7 +93,8 @@ def begin(settings: SimulationSettings, folder: Path) -> None:
         fault = f"--batch-norm {settings.batch_norm}: {settings.model} has no batch normalisation; leave it out"
         raise SettingsError([fault])
     if settings.base not in ("train", "scratch"):
-        generation = read_card(Path(settings.base)).generation
+        card = read_card(Path(settings.base))
+        generation = card.generation
         there = (generation.preset, generation.input_size, generation.representation)
         wanted = (settings.preset, settings.picture_size, representation_name(settings, recorded(run)))
         if there != wanted:
@@ -93,12 +102,19 @@ def begin(settings: SimulationSettings, folder: Path) -> None:
                 f"{settings.base} is a {there[0]} for {there[1]} pixels and {there[2]} events, the settings ask for "
                 f"{wanted[0]}, {wanted[1]} and {wanted[2]}; set --model, --size and --representation to fit"
             )
-    if settings.imagenet and not Path(settings.imagenet).is_file():
-        raise DataMissing(f"there is no file {settings.imagenet} for --imagenet")
+        if settings.train == "head" and card.origin == UNTRAINED:
+            raise ModelInvalid(
+                f"{settings.base} was never trained, and --train head freezes its backbones: features of random "
+                "backbones say nothing; use --train full, or a trained base"
+            )
+    if settings.imagenet:
+        fresh_model(settings)  # a file that does not fit is known before any work
     if settings.tensorboard and find_spec("tensorboard") is None:
         raise MissingExtra("--tensorboard needs TensorBoard: pip install 'mcoe[tensorboard]'")
-    if folder.exists():
+    if Paths(folder).run.is_file():
         raise OutputExists(f"{folder} exists already; go on with --resume {folder}, or name another with --out")
+    if folder.exists():
+        raise OutputExists(f"{folder} exists already and holds no run; name another with --out, or remove it")
     write_json(Paths(folder).run, run)
 
 
