@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from mcoe_model.data.partition import write_split
 from mcoe_model.errors import (
     McoeError,
     MissingExtra,
@@ -53,7 +54,7 @@ from simulations.flower_engine import check_installed, run_on_flower
 from simulations.local_grid import LOCAL_POLL, LocalGrid
 from simulations.local_methods.fedbn import batch_norm_names
 from simulations.own import install, recorded
-from simulations.parts import make_parts
+from simulations.parts import divide_subjects, make_parts, subject_overlap
 from simulations.provenance import describe_data, new_run, utc_text
 from simulations.scene import Paths, open_scene
 from simulations.settings import SimulationSettings
@@ -130,12 +131,20 @@ def prepare(settings: SimulationSettings, folder: Path, display: Display) -> Non
             f"[yellow]{len(clips.skipped)} sequences cannot be used and are skipped, the first: "
             f"{escape(first.name)}: {escape(first.reason)}[/yellow]"
         )
-    parts = make_parts(settings, clips.records)
+    parts, division = make_parts(settings, clips.records), divide_subjects(settings, clips.records)
+    if overlap := subject_overlap(settings, clips.records):
+        display.say(
+            f"[yellow]{overlap.subjects_both} of the {overlap.subjects_testing} test subjects are in training too, and "
+            f"{overlap.sequences_testing_of_seen_subjects} of the {overlap.sequences_testing} test sequences are theirs"
+            f"; {overlap.subjects_untrained} test subjects have no training sequence.[/yellow]"
+        )
     clients = {record.subject for record in clips.records if record.name in set(parts.clients)}
     if not clients:
         raise TooFewSubjects("no subject is left to be a client; use more subjects")
     cohort_size(settings.cohort, len(clients))
     write_json(Paths(folder).run, read_json(Paths(folder).run) | describe_data(settings, root, clips, parts))
+    if division:
+        write_split(Paths(folder).fold, division)
     parts.write(Paths(folder).parts)
 
 
