@@ -125,6 +125,7 @@ def prepare(settings: SimulationSettings, folder: Path, display: Display) -> Non
         return
     root = data_root(settings, display)
     clips = run_clips(settings, root, recorded(read_json(Paths(folder).run)), display)
+    clips.verify()  # the record names their hash, and nobody else reads them whole
     if clips.skipped:
         first = clips.skipped[0]
         display.say(

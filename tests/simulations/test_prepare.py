@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mcoe_model.errors import DataMissing, SettingsError
+from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
 from mcoe_model.files import read_json
 from simulations.console import Display
 from simulations.experiment import begin_or_resume
@@ -41,6 +41,26 @@ def test_a_fold_file_of_one_run_divides_the_subjects_of_another(tmp_path: Path) 
     first, second, drawn = (Parts.read(tmp_path / name / "parts.json") for name in ("first", "second", "drawn"))
     assert first == second != drawn
     assert read_json(tmp_path / "second" / "fold.json") == read_json(tmp_path / "first" / "fold.json")
+
+
+def test_decoded_pictures_that_have_changed_on_disk_are_not_learned(
+    simulation_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(tmp_path / "first")  # the synthetic data are there now
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "synthetic").symlink_to(simulation_cache / "synthetic")
+    monkeypatch.setenv("MCOE_CACHE", str(cache))
+    prepared(tmp_path / "second")
+    [pictures] = (cache / "clips").glob("*.u8")
+    with pictures.open("r+b") as file:
+        file.seek(1000)
+        changed = bytes([file.read(1)[0] ^ 1])
+        file.seek(1000)
+        file.write(changed)
+    with pytest.raises(DataInvalid, match="has changed on disk"):
+        prepared(tmp_path / "third")
+    assert not (tmp_path / "third").exists()
 
 
 def test_a_fold_file_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
