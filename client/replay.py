@@ -167,7 +167,17 @@ async def _replayed(request: Request, segments: Iterable[bytes]) -> AsyncGenerat
         with suppress(ProcessLookupError):
             process.kill()
         feeding.cancel()
-        await asyncio.gather(process.wait(), feeding, logging, return_exceptions=True)
+        await asyncio.gather(_drained(process.stdout), logging, feeding, return_exceptions=True)
+        await asyncio.gather(_drained(process.stderr), process.wait())
+
+
+async def _drained(output: asyncio.StreamReader) -> None:
+    """Read what a process still says to its end, and keep nothing.
+
+    asyncio stops reading what nobody takes, and tells that a process has ended only once it has read all of it.
+    """
+    while await output.read(_LINE_BYTES):
+        pass
 
 
 async def _message(pipe: asyncio.StreamReader) -> tuple[dict[str, Any], bytes] | None:

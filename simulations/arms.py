@@ -17,7 +17,7 @@ from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.evaluate import Predictions, evaluate
 from mcoe_model.learning.fine_tune import Epoch, fine_tune
 from mcoe_model.learning.samples import PictureSamples
-from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.learning.settings import FineTuneSettings, Recipe
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, file_sha256, read_model, write_model
 from mcoe_model.networks import Network, build, picture_encoder
@@ -29,28 +29,54 @@ from simulations.settings import SimulationSettings
 
 #: The two forms of centralised fine-tuning at equal presentations: the clients' batch size, and batch x cohort.
 CENTRALISED = ("centralised", "centralised-large-batch")
+#: The origin of a model of random weights, on its card.
+UNTRAINED = "untrained"
 
 
 def presentations(settings: SimulationSettings, clients: int) -> int:
     """Epochs over the clients' clips that show as many samples as all rounds of a federated run do."""
-    share = cohort_size(settings.cohort, clients) / clients
-    return max(1, round(settings.rounds * settings.local_epochs * share))
+    return max(1, round(_epochs_of_rounds(settings, clients)))
+
+
+def presentations_of_all(settings: SimulationSettings, clients: int, base_clips: int, client_clips: int) -> int:
+    """Epochs over base and clients' clips together that show as many samples as base training and all rounds do.
+
+    A base from a checkpoint counts as trained here: what it was shown is not known.
+    """
+    base = 0 if settings.base == "scratch" else settings.base_recipe.training.epochs * base_clips
+    shown = base + _epochs_of_rounds(settings, clients) * client_clips
+    return max(1, round(shown / (base_clips + client_clips)))
+
+
+def _epochs_of_rounds(settings: SimulationSettings, clients: int) -> float:
+    return settings.rounds * settings.local_epochs * cohort_size(settings.cohort, clients) / clients
 
 
 def train_base(folder: Path, progress: Progress = silent) -> None:
     """The base model: trained on the base subjects, random weights, or a checkpoint that was given."""
     scene = open_scene(folder)
     if scene.settings.base == "scratch":
-        _write(scene, "base", _fresh(scene), "untrained", {})
+        _write(scene, "base", fresh_model(scene.settings, quiet=True), UNTRAINED, {})
     elif scene.settings.base == "train":
-        _from_scratch(scene, "base", ("base",), progress)
+        _from_scratch(scene, "base", ("base",), scene.settings.base_recipe, progress)
     else:
         write_model(scene.paths.base, *read_model(Path(scene.settings.base)))
 
 
 def train_all_data(folder: Path, progress: Progress = silent) -> None:
-    """All data in one place: from scratch on base and clients together, with the base's recipe."""
-    _from_scratch(open_scene(folder), "all_data", ("base", "clients"), progress)
+    """All data in one place: from scratch on base and clients together, as long as base and rounds take together."""
+    scene = open_scene(folder)
+    clips = (len(scene.indices(part)) for part in ("base", "clients"))
+    epochs = presentations_of_all(scene.settings, len(scene.subjects("clients")), *clips)
+    recipe = scene.settings.base_recipe
+    recipe = replace(recipe, training=replace(recipe.training, epochs=epochs))
+    _from_scratch(scene, "all_data", ("base", "clients"), recipe, progress)
+
+
+def train_by_recipe(folder: Path, progress: Progress = silent) -> None:
+    """A model of its own, from scratch on base and clients together, with the recipe of its preset."""
+    scene = open_scene(folder)
+    _from_scratch(scene, "all_data", ("base", "clients"), scene.settings.base_recipe, progress)
 
 
 def train_centralised(folder: Path, arm: str, progress: Progress = silent) -> None:
@@ -97,17 +123,20 @@ def read_predictions(path: Path) -> Predictions:
         )
 
 
-def _fresh(scene: Scene) -> Network:
-    """Random weights of the run's seed, with ImageNet's in the backbones where the settings name a file."""
-    model = build(scene.settings.preset, seed=scene.settings.seed, size=scene.settings.picture_size)
-    if scene.settings.imagenet:
+def fresh_model(settings: SimulationSettings, *, quiet: bool = False) -> Network:
+    """Random weights of the run's seed, with ImageNet's in the backbones where the settings name a file.
+
+    Raises as `load_imagenet`, which says what the file lacks unless ``quiet``.
+    """
+    model = build(settings.preset, seed=settings.seed, size=settings.picture_size)
+    if settings.imagenet:
         backbones = picture_encoder(model).backbones.values()
-        load_imagenet((cast(ResNet, backbone) for backbone in backbones), Path(scene.settings.imagenet))
+        load_imagenet((cast(ResNet, backbone) for backbone in backbones), Path(settings.imagenet), quiet=quiet)
     return model
 
 
-def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], progress: Progress) -> None:
-    model, recipe = _fresh(scene), scene.settings.base_recipe
+def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], recipe: Recipe, progress: Progress) -> None:
+    model = fresh_model(scene.settings, quiet=True)
     indices = tuple(sorted(index for part in parts for index in scene.indices(part)))
     samples = PictureSamples(scene.clips, indices, scene.normalisation())
     fine_tune(

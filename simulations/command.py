@@ -106,6 +106,10 @@ def errors_as_one_line(
     except BrokenProcessPool:
         _end("error: a worker process was killed, most likely for want of memory; "
              f"{fewer_workers}{how_to_go_on}", ExitCode.FAILED)
+    except OSError as fault:
+        if fault.filename is None:
+            raise  # no file or folder that somebody named
+        _end(f"error: cannot use {fault.filename}: {fault.strerror}", ExitCode.FAILED)
     except KeyboardInterrupt:
         _end(f"stopped; {how_to_go_on}", ExitCode.INTERRUPTED)
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from rich.markup import escape
 
+from mcoe_model.data.partition import write_split
 from mcoe_model.errors import (
-    DataMissing,
     McoeError,
     MissingExtra,
     ModelInvalid,
@@ -37,7 +37,16 @@ from server.app import Event, ReplyJudged, RoundEnded, RoundOpened
 from server.cohort import cohort_size
 from server.registry import PUBLISHED
 from simulations.answers import choose_centralised
-from simulations.arms import CENTRALISED, evaluate_local, evaluate_model, train_all_data, train_base, train_centralised
+from simulations.arms import (
+    CENTRALISED,
+    UNTRAINED,
+    evaluate_local,
+    evaluate_model,
+    fresh_model,
+    train_all_data,
+    train_base,
+    train_centralised,
+)
 from simulations.console import Crew, Display
 from simulations.coordination import coordinate, open_registry
 from simulations.data import data_root, representation_name, run_clips
@@ -45,7 +54,7 @@ from simulations.flower_engine import check_installed, run_on_flower
 from simulations.local_grid import LOCAL_POLL, LocalGrid
 from simulations.local_methods.fedbn import batch_norm_names
 from simulations.own import install, recorded
-from simulations.parts import make_parts
+from simulations.parts import divide_subjects, make_parts, subject_overlap
 from simulations.provenance import describe_data, new_run, utc_text
 from simulations.scene import Paths, open_scene
 from simulations.settings import SimulationSettings
@@ -67,7 +76,7 @@ def begin_or_resume(settings: SimulationSettings, folder: Path, display: Display
         begin(settings, folder)
     try:
         prepare(settings, folder, display)
-    except McoeError:
+    except (McoeError, OSError):
         if not resumed:
             shutil.rmtree(folder)
         raise
@@ -85,7 +94,8 @@ def begin(settings: SimulationSettings, folder: Path) -> None:
         fault = f"--batch-norm {settings.batch_norm}: {settings.model} has no batch normalisation; leave it out"
         raise SettingsError([fault])
     if settings.base not in ("train", "scratch"):
-        generation = read_card(Path(settings.base)).generation
+        card = read_card(Path(settings.base))
+        generation = card.generation
         there = (generation.preset, generation.input_size, generation.representation)
         wanted = (settings.preset, settings.picture_size, representation_name(settings, recorded(run)))
         if there != wanted:
@@ -93,12 +103,19 @@ def begin(settings: SimulationSettings, folder: Path) -> None:
                 f"{settings.base} is a {there[0]} for {there[1]} pixels and {there[2]} events, the settings ask for "
                 f"{wanted[0]}, {wanted[1]} and {wanted[2]}; set --model, --size and --representation to fit"
             )
-    if settings.imagenet and not Path(settings.imagenet).is_file():
-        raise DataMissing(f"there is no file {settings.imagenet} for --imagenet")
+        if settings.train == "head" and card.origin == UNTRAINED:
+            raise ModelInvalid(
+                f"{settings.base} was never trained, and --train head freezes its backbones: features of random "
+                "backbones say nothing; use --train full, or a trained base"
+            )
+    if settings.imagenet:
+        fresh_model(settings)  # a file that does not fit is known before any work
     if settings.tensorboard and find_spec("tensorboard") is None:
         raise MissingExtra("--tensorboard needs TensorBoard: pip install 'mcoe[tensorboard]'")
-    if folder.exists():
+    if Paths(folder).run.is_file():
         raise OutputExists(f"{folder} exists already; go on with --resume {folder}, or name another with --out")
+    if folder.exists():
+        raise OutputExists(f"{folder} exists already and holds no run; name another with --out, or remove it")
     write_json(Paths(folder).run, run)
 
 
@@ -108,18 +125,27 @@ def prepare(settings: SimulationSettings, folder: Path, display: Display) -> Non
         return
     root = data_root(settings, display)
     clips = run_clips(settings, root, recorded(read_json(Paths(folder).run)), display)
+    clips.verify()  # the record names their hash, and nobody else reads them whole
     if clips.skipped:
         first = clips.skipped[0]
         display.say(
             f"[yellow]{len(clips.skipped)} sequences cannot be used and are skipped, the first: "
             f"{escape(first.name)}: {escape(first.reason)}[/yellow]"
         )
-    parts = make_parts(settings, clips.records)
+    parts, division = make_parts(settings, clips.records), divide_subjects(settings, clips.records)
+    if overlap := subject_overlap(settings, clips.records):
+        display.say(
+            f"[yellow]{overlap.subjects_both} of the {overlap.subjects_testing} test subjects are in training too, and "
+            f"{overlap.sequences_testing_of_seen_subjects} of the {overlap.sequences_testing} test sequences are theirs"
+            f"; {overlap.subjects_untrained} test subjects have no training sequence.[/yellow]"
+        )
     clients = {record.subject for record in clips.records if record.name in set(parts.clients)}
     if not clients:
         raise TooFewSubjects("no subject is left to be a client; use more subjects")
     cohort_size(settings.cohort, len(clients))
     write_json(Paths(folder).run, read_json(Paths(folder).run) | describe_data(settings, root, clips, parts))
+    if division:
+        write_split(Paths(folder).fold, division)
     parts.write(Paths(folder).parts)
 
 

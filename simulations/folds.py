@@ -38,7 +38,7 @@ def begin_or_resume(settings: SimulationSettings, folder: Path, display: Display
             if not begun and within.exists():
                 shutil.rmtree(within)  # left by a kill before the fold was written down
             experiment.begin_or_resume(fold, within, display, resumed=begun)
-    except McoeError:
+    except (McoeError, OSError):
         if not resumed:
             shutil.rmtree(folder)
         raise

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mcoe_model.data.partition import (
+    Split,
     SubjectOverlap,
     deal_iid,
     deal_label_skew,
     published_split,
+    read_split,
     split_subjects,
 )
 from mcoe_model.data.reader import ClipRecord
@@ -61,11 +63,11 @@ def make_parts(settings: SimulationSettings, records: Sequence[ClipRecord]) -> P
     most of its subjects with training; base, clients and validation are different subjects' training sequences.
     With ``base_lighting`` the base keeps the clips in those lightings alone, and all others theirs in every light.
     With the `wearable` design the clients' last two sessions are set aside as `later`.
-    Raises TooFewSubjects, also for a base without clips, and SettingsError for a label skew that leaves clients without
-    any.
+    Raises TooFewSubjects, also for a base without clips, SettingsError for a label skew that leaves clients without
+    any, and as `read_split`.
     """
     later: tuple[str, ...] = ()
-    if settings.protocol == "published":
+    if (division := divide_subjects(settings, records)) is None:
         own = published_split(records)
         if not own.training or not own.testing:
             raise TooFewSubjects("the published protocol needs training and testing sequences; emotion.json lacks one")
@@ -76,9 +78,8 @@ def make_parts(settings: SimulationSettings, records: Sequence[ClipRecord]) -> P
         clients = set(subjects.clients + subjects.test[1::2])
         validation, test = _names(learned, subjects.validation), own.testing
     else:
-        subjects = split_subjects(records, seed=settings.seed, fold=int(settings.fold), folds=settings.folds)
-        learned, clients = list(records), set(subjects.clients)
-        base, validation, test = (_names(records, getattr(subjects, part)) for part in ("base", "validation", "test"))
+        learned, clients = list(records), set(division.clients)
+        base, validation, test = (_names(records, getattr(division, part)) for part in ("base", "validation", "test"))
     lit = {record.name for record in learned if record.lighting in settings.lightings}
     base = tuple(name for name in base if name in lit)
     if not base:
@@ -89,6 +90,15 @@ def make_parts(settings: SimulationSettings, records: Sequence[ClipRecord]) -> P
         wearers = [record for record in wearers if record.take // SESSION_TAKES <= LEARNED_SESSIONS]
     names = tuple(record.name for record in wearers)
     return Parts(base, names, validation, test, _owners(settings, wearers), later)
+
+
+def divide_subjects(settings: SimulationSettings, records: Sequence[ClipRecord]) -> Split | None:
+    """The subjects of each part, as a fold file says or dealt out; None under `published`, which divides sequences."""
+    if settings.protocol == "published":
+        return None
+    if settings.split:
+        return read_split(Path(settings.split), records)
+    return split_subjects(records, seed=settings.seed, fold=int(settings.fold), folds=settings.folds)
 
 
 def _owners(settings: SimulationSettings, records: Sequence[ClipRecord]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mcoe_model.data.cache import Clips
+from mcoe_model.model_file import file_sha256
 from simulations.own import locate_all
 from simulations.parts import Parts, subject_overlap
 from simulations.settings import SimulationSettings
@@ -35,6 +38,7 @@ def origin() -> dict[str, Any]:
         "started": utc_text(),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "uncommitted_sha256": uncommitted_sha256(_REPOSITORY),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
         "machine": {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()},
         "threads_per_worker": 1,
@@ -60,10 +64,20 @@ def describe_data(settings: SimulationSettings, root: Path, clips: Clips, parts:
     }
 
 
-def _git(*arguments: str) -> str | None:
-    """Git's answer for this repository, or None outside one."""
+def uncommitted_sha256(repository: Path) -> str | None:
+    """Names what differs from the commit, files that git does not know yet among it; None where nothing does."""
+    changed = _git("diff", "HEAD", "--binary", repository=repository)
+    new = (_git("ls-files", "--others", "--exclude-standard", "-z", repository=repository) or "").split("\0")
+    found = {name: file_sha256(repository / name) for name in sorted(new) if name and (repository / name).is_file()}
+    if not (changed or found):
+        return None
+    return hashlib.sha256(json.dumps([changed, found]).encode()).hexdigest()
+
+
+def _git(*arguments: str, repository: Path = _REPOSITORY) -> str | None:
+    """Git's answer for a repository, or None outside one."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], cwd=repository, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode(errors="surrogateescape").strip()

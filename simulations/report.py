@@ -182,7 +182,7 @@ def _provenance(folders: Sequence[Path], run: Mapping[str, Any], summary: Mappin
     return [
         ("started", run["started"]),
         ("took", f"{rounded(summary['seconds'])} s, since it was last started"),
-        ("commit", commit + " and uncommitted changes" * run["uncommitted_changes"]),
+        ("commit", commit + _changes(run)),
         ("data", run["data"]),
         ("data SHA-256", run["data_sha256"]),
         ("parts SHA-256", ", ".join(read_json(Paths(folder).run)["parts_sha256"] for folder in folders)),
@@ -197,6 +197,12 @@ def _provenance(folders: Sequence[Path], run: Mapping[str, Any], summary: Mappin
         ("tuning trials", f"{len(grid)} for every arm, learning rate{'s' if len(grid) > 1 else ''} "
          + ", ".join(f"{rate:g}" for rate in grid)),
     ]
+
+
+def _changes(run: Mapping[str, Any]) -> str:
+    if not run["uncommitted_changes"]:
+        return ""
+    return f" and uncommitted changes (SHA-256 {run.get('uncommitted_sha256') or 'not kept'})"
 
 
 def __in_percent(series: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

@@ -46,6 +46,11 @@ class Paths:
         return self.folder / "parts.json"
 
     @property
+    def fold(self) -> Path:
+        """Who is in which part, for ``--split`` of another run; not under `published`, which divides sequences."""
+        return self.folder / "fold.json"
+
+    @property
     def base(self) -> Path:
         return self.arm("base")
 

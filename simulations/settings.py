@@ -95,6 +95,8 @@ class SimulationSettings:
     protocol: Protocol = _setting("unseen-subjects", "unseen-subjects, or published: SEE's own split, by sequence")
     fold: str = _setting("0", "which fold of the subjects is tested; all: one after the other, every subject once")
     folds: int = _setting(5, "number of folds; as many as subjects is leave-one-subject-out")
+    split: str = _setting("", "fold file that says who is in which part, such as another run's fold.json; "
+                              "without any, the subjects are dealt out")
     engine: Engine = _setting("local", "local, or ray: Flower's own simulation engine")
     workers: int = _setting(0, "worker processes; 0: one per processor. Results do not depend on it")
     seed: int = _setting(0, "seed of everything")
@@ -144,6 +146,8 @@ class SimulationSettings:
             found.append(f"--fold must be 'all' or between 0 and {self.folds - 1}, not {self.fold!r}")
         if self.fold == "all" and self.protocol == "published":
             found.append("--fold all needs --protocol unseen-subjects: the published split has no folds")
+        if self.split and (self.fold == "all" or self.protocol == "published"):
+            found.append("--split is one fold of unseen-subjects; leave out --fold all and --protocol published")
         if self.base == "scratch" and self.train == "head":
             found.append("--train head needs a trained base: frozen random backbones make features that say nothing; "
                          "use --train full, or --base train")

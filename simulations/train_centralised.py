@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mcoe_model.errors import SettingsError
 from simulations import experiment
-from simulations.arms import evaluate_model, train_all_data
+from simulations.arms import evaluate_model, train_by_recipe
 from simulations.command import command, make_parser, read_request
 from simulations.console import Crew, Display
 from simulations.scene import Paths
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         crew = Crew(1, display)
         try:
             if not paths.arm("all_data").exists():
-                crew.start(f"train {request.settings.preset}", train_all_data, request.folder).result()
+                crew.start(f"train {request.settings.preset}", train_by_recipe, request.folder).result()
             if not paths.predictions("all_data", "test").exists():
                 model = paths.arm("all_data")
                 crew.start_each(

@@ -14,7 +14,7 @@ clips and the SHA-256 of the pictures. The key covers the reader's fingerprint (
 picture's name, size and time), the representation, the size asked for and the format version: changed data never meet
 an old cache. Opening one checks the length of the
 pictures and the SHA-256 of the clip list, not the SHA-256 of the pictures, which would read gigabytes at every start:
-bit rot inside the pictures is found by ``Clips.verify`` alone.
+bit rot inside the pictures is found by ``Clips.verify`` alone, which a new simulation calls once.
 """
 
 from __future__ import annotations

@@ -53,17 +53,17 @@ class SubjectOverlap:
     subjects_training: int
     subjects_testing: int
     subjects_both: int
+    subjects_untrained: int  # tested, and without a training sequence
     sequences_testing: int
     sequences_testing_of_seen_subjects: int
 
 
 @dataclass(frozen=True)
 class PublishedSplit:
-    """SEE's own split, by sequence name. ``untrained`` are the subjects without any training sequence."""
+    """SEE's own split, by sequence name."""
 
     training: tuple[str, ...]
     testing: tuple[str, ...]
-    untrained: tuple[str, ...]
     overlap: SubjectOverlap
 
 
@@ -114,9 +114,13 @@ def published_split(records: Iterable[ClipRecord]) -> PublishedSplit:
     return PublishedSplit(
         tuple(record.name for record in training),
         tuple(record.name for record in testing),
-        tuple(sorted(tested - seen)),
         SubjectOverlap(
-            len(seen), len(tested), len(seen & tested), len(testing), sum(record.subject in seen for record in testing)
+            subjects_training=len(seen),
+            subjects_testing=len(tested),
+            subjects_both=len(seen & tested),
+            subjects_untrained=len(tested - seen),
+            sequences_testing=len(testing),
+            sequences_testing_of_seen_subjects=sum(record.subject in seen for record in testing),
         ),
     )
 

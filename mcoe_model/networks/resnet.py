@@ -104,12 +104,13 @@ def _normalisation(norm: Norm, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(channels // GROUP, channels)
 
 
-def load_imagenet(backbones: Iterable[ResNet], path: Path) -> tuple[str, ...]:
+def load_imagenet(backbones: Iterable[ResNet], path: Path, *, quiet: bool = False) -> tuple[str, ...]:
     """Copy ImageNet weights with torchvision's names from a ``.safetensors`` or ``.pth`` file into every backbone.
 
     A classifier ``fc`` of another size keeps its values: it is what a preset replaces. The names so kept are returned
-    and logged once. Raises DataMissing when there is no such file, ModelInvalid when the file is damaged or any other
-    tensor is missing, unknown or of another shape (all are listed).
+    and logged once, unless ``quiet``, for whoever loads again what was said before. Raises DataMissing when there is no
+    such file, ModelInvalid when the file is damaged or any other tensor is missing, unknown or of another shape (all
+    are listed).
     """
     weights = read_state_dict(path)
     kept: set[str] = set()
@@ -129,6 +130,6 @@ def load_imagenet(backbones: Iterable[ResNet], path: Path) -> tuple[str, ...]:
             f"{path} does not fit this ResNet: {len(faults)} tensors are missing, unknown or of another shape "
             f"({', '.join(sorted(faults))}); give the weights of torchvision's resnet18"
         )
-    if kept:
+    if kept and not quiet:
         log.warning("%s: no fitting weights for %s; they keep their initial values", path, ", ".join(sorted(kept)))
     return tuple(sorted(kept))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as fault:
-        reason = str(fault).split("\n", 1)[0]
+        reason = re.split(r"[.\n]", str(fault), maxsplit=1)[0]  # torch goes on with how to run what is in it
         raise ModelInvalid(f"{path} is damaged or no weights file ({reason}); fetch it again") from fault
     if isinstance(content, dict):
         content = content.get("state_dict", content)

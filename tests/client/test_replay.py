@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -202,11 +202,13 @@ def test_what_cannot_be_decrypted_is_said_as_such_and_no_process_is_left(tmp_pat
         asyncio.run(pairs(torn(), GEOMETRY, 0, ALL_US))
 
     async def stopped_early() -> int:
-        async for piece in streams(segments):
-            return len(piece.events)
+        async with aclosing(streams(segments)) as pieces:
+            async for piece in pieces:
+                await asyncio.sleep(0.5)  # what it says meanwhile fills its pipe, and nobody takes it
+                return len(piece.events)
         return 0
 
-    assert asyncio.run(stopped_early()) > 0
+    assert asyncio.run(asyncio.wait_for(stopped_early(), 60)) > 0
     eventually(lambda: reading() == [])  # a process that was killed takes a moment to end
 
 

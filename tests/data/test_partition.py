@@ -188,9 +188,9 @@ def test_published_split_reports_who_is_on_both_sides(as_record: MakeRecord) -> 
     split = published_split(records)
     assert split.training == (records[0].name, records[3].name)
     assert split.testing == (records[1].name, records[2].name, records[4].name)
-    assert split.untrained == ("003",)
     overlap = split.overlap
     assert (overlap.subjects_training, overlap.subjects_testing, overlap.subjects_both) == (2, 2, 1)
+    assert overlap.subjects_untrained == 1
     assert (overlap.sequences_testing, overlap.sequences_testing_of_seen_subjects) == (3, 2)
 
 

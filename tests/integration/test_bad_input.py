@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from refused import refused as refused_for
 from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.data.synthetic.writer import write_see
 from mcoe_model.errors import ExitCode
+from mcoe_model.model_file import read_model, write_model
+from simulations.arms import UNTRAINED
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = ["--rounds", "1", "--base-epochs", "1", "--workers", "1", "--size", "24", "--baselines", "off"]
@@ -122,6 +125,33 @@ def test_a_base_checkpoint_that_is_missing_damaged_or_of_another_preset(see, fin
     assert "mcoe-tiny" in said and "mcoe-edge" in said
     done = run(tmp_path, "--data", see, "--base", base, *SHORT, "--train", "head", "--out", tmp_path / "second")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_head_is_not_trained_on_a_base_that_never_was(see, finished, tmp_path):
+    base, untrained = finished[0] / "arms" / "base.safetensors", tmp_path / "untrained.safetensors"
+    tensors, card = read_model(base)
+    write_model(untrained, tensors, replace(card, origin=UNTRAINED))
+    flags = ("--data", see, *SHORT, "--train", "head")
+    assert "never trained" in refused(tmp_path, ExitCode.MODEL_INVALID, "--base", untrained, *flags)
+
+
+def test_weights_that_are_none_are_known_before_any_work(see, tmp_path):
+    weights = tmp_path / "resnet18.pth"
+    weights.write_text("not weights")
+    said = refused(tmp_path, ExitCode.MODEL_INVALID, "--data", see, "--imagenet", weights, *SHORT)
+    assert str(weights) in said and not (tmp_path / "cache").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(see, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "out"
+    said = refused_for(tmp_path / "cache", ExitCode.FAILED, "--data", see, *SHORT, "--out", out)
+    assert str(tmp_path / "file") in said
+
+
+def test_a_folder_that_holds_no_run_is_not_said_to_be_one(see, tmp_path):
+    said = refused_for(tmp_path / "cache", ExitCode.OUTPUT_EXISTS, "--data", see, *SHORT, "--out", tmp_path)
+    assert "holds no run" in said and "--resume" not in said
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):

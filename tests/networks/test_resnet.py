@@ -51,6 +51,7 @@ def test_another_classifier_is_kept_and_said_once(weights_file, caplog):
     before = [backbone.fc.weight.clone() for backbone in backbones]
     with caplog.at_level(logging.WARNING):
         assert load_imagenet(backbones, weights_file) == ("fc.bias", "fc.weight")
+        assert load_imagenet(backbones, weights_file, quiet=True) == ("fc.bias", "fc.weight")
     assert len(caplog.records) == 1 and "fc.bias, fc.weight" in caplog.text
     for backbone, kept in zip(backbones, before, strict=True):
         assert torch.equal(backbone.fc.weight, kept)
