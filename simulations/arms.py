@@ -193,7 +193,7 @@ def _write(
 ) -> None:
     """Write an arm's model with its card; a child keeps its parent's generation."""
     tensors = tensors_of(model)
-    trained_on = {"data": scene.settings.data or "synthetic", **trained_on}
+    trained_on = {"data": scene.settings.data or "synthetic", "test_sha256": scene.parts.test_sha256, **trained_on}
     if parent is not None:
         card = parent.child_of(file_sha256(scene.paths.base), origin, trained_on)
     else:

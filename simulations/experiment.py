@@ -139,6 +139,14 @@ def prepare(settings: SimulationSettings, folder: Path, display: Display) -> Non
             f"{overlap.sequences_testing_of_seen_subjects} of the {overlap.sequences_testing} test sequences are theirs"
             f"; {overlap.subjects_untrained} test subjects have no training sequence.[/yellow]"
         )
+    if settings.base not in ("train", "scratch"):
+        untouched = read_card(Path(settings.base)).trained_on.get("test_sha256")
+        if untouched != parts.test_sha256:
+            what = "with other test clips" if untouched else "by a run that its card does not name"
+            display.say(
+                f"[yellow]The base was trained {what}: it may have seen these, and then nothing here speaks of unseen "
+                "people. --split FILE divides as another run did (its fold.json).[/yellow]"
+            )
     clients = {record.subject for record in clips.records if record.name in set(parts.clients)}
     if not clients:
         raise TooFewSubjects("no subject is left to be a client; use more subjects")

@@ -48,6 +48,11 @@ class Parts:
         """Names this division in a run's record."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def test_sha256(self) -> str:
+        """Names the clips that nobody learned, in the card of a model."""
+        return hashlib.sha256(json.dumps(self.test).encode()).hexdigest()
+
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
 

@@ -154,7 +154,7 @@ class SimulationSettings:
         if self.base_lighting != "all" and not set(self.lightings) <= set(LIGHTINGS):
             known = ", ".join(LIGHTINGS)
             found.append(f"--base-lighting must be all, or of {known} with commas between, not {self.base_lighting!r}")
-        if self.base_lighting != "all" and self.base != "train":
+        if self.base_lighting != "all" and self.base == "scratch":
             found.append(f"--base-lighting {self.base_lighting} says what a base is trained on: add --base train")
         if self.local_method != "none" and self.train == "full":
             found.append(f"--local-method {self.local_method} trains the head: add --train head")

@@ -12,10 +12,13 @@ from rich.console import Console
 
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
 from mcoe_model.files import read_json
+from mcoe_model.model_file import read_model, write_model
+from simulations.arms import train_base
 from simulations.console import Display
 from simulations.experiment import begin_or_resume
 from simulations.parts import Parts
 from simulations.provenance import uncommitted_sha256
+from simulations.scene import open_scene
 from simulations.settings import SimulationSettings
 
 SETTINGS = SimulationSettings(subjects=12, sequences=4, workers=1)
@@ -70,6 +73,17 @@ def test_a_fold_file_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
     for changes in ({"fold": "all"}, {"protocol": "published"}):
         with pytest.raises(SettingsError, match="--split"):
             replace(SETTINGS, split="fold.json", **changes)  # type: ignore[arg-type]
+
+
+def test_a_base_that_may_have_seen_the_test_people_is_said_to(tmp_path: Path) -> None:
+    prepared(tmp_path / "first", base_epochs=1)
+    train_base(tmp_path / "first")
+    base = {"base": str(open_scene(tmp_path / "first").paths.base)}
+    assert "may have seen" not in prepared(tmp_path / "same", **base)
+    assert "trained with other test clips: it may have seen these" in prepared(tmp_path / "other", fold="1", **base)
+    tensors, card = read_model(Path(base["base"]))
+    write_model(tmp_path / "found.safetensors", tensors, replace(card, trained_on={}))
+    assert "its card does not name" in prepared(tmp_path / "third", base=str(tmp_path / "found.safetensors"))
 
 
 def test_the_published_split_says_whom_its_sides_share(tmp_path: Path) -> None:
