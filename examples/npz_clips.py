@@ -10,9 +10,7 @@ of ``events``, ``timestamp``, ``x``, ``y``, ``polarity`` and ``edges`` (`mcoe_mo
 import hashlib
 from pathlib import Path
 
-import numpy as np
-
-from mcoe_model.data.manifest import read_events
+from mcoe_model.data.manifest import read_arrays, read_events
 from mcoe_model.data.reader import ClipRecord, DataIndex, RecordedClip, Unusable
 from mcoe_model.errors import DataMissing
 from mcoe_model.names import parse_emotion
@@ -41,8 +39,8 @@ class NpzClips:
     def clip(self, record: ClipRecord) -> RecordedClip:
         path = self.root / f"{record.name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                frames = list(stored["frames"])
-                return RecordedClip(frames, list(stored["events"]) if "events" in stored else read_events(path))
+            stored = read_arrays(path)  # clips are opened in several threads
+            events = list(stored["events"]) if "events" in stored else read_events(path)
+            return RecordedClip(list(stored["frames"]), events)
         except (OSError, ValueError, KeyError) as fault:
             raise Unusable(f"{path.name} cannot be read: {fault}") from fault

@@ -22,12 +22,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mcoe_model.data.events import EVENT
 from mcoe_model.data.picture_files import read_grey
@@ -47,6 +50,9 @@ from mcoe_model.names import parse_emotion, parse_lighting
 REQUIRED = ("clip", "subject", "session", "label", "frames", "events")
 OPTIONAL = ("lighting", "split")
 PICTURES = (".jpg", ".jpeg", ".png")
+#: NumPy reads what an array is like with `ast`, which before Python 3.11.8 fails now and then in threads
+#: (https://github.com/python/cpython/issues/106905).
+_ONE_AT_A_TIME = threading.Lock()
 #: Faults of a table that its error shows.
 _SHOWN = 5
 
@@ -165,11 +171,17 @@ def _record(row: Row, files: _Sources, fingerprint: hashlib._Hash) -> ClipRecord
     return record
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of an ``.npz`` file, by name; from any thread. Raises OSError, ValueError, EOFError, BadZipFile."""
+    with _ONE_AT_A_TIME, np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
 def read_events(path: Path) -> RawEvents:
     """The events of an ``.npz`` file; see the module. Raises Unusable for one that is torn or holds something else."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            columns = {name: stored[name] for name in ("timestamp", "x", "y", "polarity", "edges")}
+        stored = read_arrays(path)
+        columns = {name: stored[name] for name in ("timestamp", "x", "y", "polarity", "edges")}
         sizes = {columns[name].shape for name in ("timestamp", "x", "y", "polarity")}
         if len(sizes) != 1 or columns["timestamp"].ndim != 1 or columns["edges"].ndim != 1:
             raise ValueError("its arrays differ in length")

@@ -23,9 +23,11 @@ from client.wearable import Wearable, learning
 from mcoe_model.learning.replay import ReplayMemory
 from mcoe_model.model_file import model_bytes, read_card
 
-#: Six spans with pauses, so that a busy machine's lateness does not let them overlap; the fourth is held out.
+#: Six spans, the fourth is held out. Where a busy machine's lateness lets two overlap they say the same, and the long
+#: pause is between those that do not: else they would contradict each other, and not be learned.
 SESSION = "onset_s,duration_s,stimulus,label\n" + "".join(
-    f"{0.2 + 0.9 * number:.1f},0.6,film,{'fear' if number % 2 else 'happiness'}\n" for number in range(6)
+    f"{0.2 + 0.9 * number + 3 * (number > 2):.1f},0.6,film,{'fear' if number > 2 else 'happiness'}\n"
+    for number in range(6)
 )
 
 
