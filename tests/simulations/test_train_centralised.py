@@ -13,6 +13,7 @@ from rich.console import Console
 from mcoe_model.model_file import read_card
 from simulations.console import Display
 from simulations.experiment import begin_or_resume
+from simulations.parts import Parts
 from simulations.settings import SimulationSettings
 
 COMMAND = Path(__file__).parents[2] / "simulations" / "train_centralised.py"
@@ -45,7 +46,8 @@ def test_it_learns_from_all_but_validation_and_test_by_its_own_recipe(trained):
     assert len(losses) == 2 and losses[1] < losses[0], "the recipe's epochs, whatever rounds a simulation has"
     card = read_card(folder / "model.safetensors")
     assert (card.generation.preset, card.generation.input_size) == ("mcoe-tiny", 64)
-    assert card.trained_on == {"data": "synthetic", "part": "base + clients"}
+    untouched = Parts.read(folder / "parts.json").test_sha256
+    assert card.trained_on == {"data": "synthetic", "part": "base + clients", "test_sha256": untouched}
     assert card.metrics["test"]["war"] == summary["all_data"]["war"]
 
 
