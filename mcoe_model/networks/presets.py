@@ -14,7 +14,7 @@ wide, two blocks in place of five in a deep expert, dropout 0.1 in place of 0.5.
 ``mcoe-edge-group`` and ``mcoe-tiny-group`` have group normalisation in their backbones, and are otherwise the same.
 
 ``seen`` is SEEN as published in its best setting, E4_S3: four event pictures, three left out between two of them.
-``seen-e4-s1`` and so on are its other published settings, with the same parameters.
+``seen-eN-sM`` is any other setting, with the same parameters: N event pictures, M left out between two.
 
 ``cmfnet`` is the published network but for its first layers' and last layer's sizes: 2,832,155 parameters.
 """
@@ -22,10 +22,12 @@ wide, two blocks in place of five in a deep expert, dropout 0.1 in place of 0.5.
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import torch
 
 from mcoe_model.errors import SettingsError
+from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.networks.cmfnet import CmfnetConfig
 from mcoe_model.networks.mcoe import McoeConfig
 from mcoe_model.networks.network import ModelConfig, Network
@@ -44,7 +46,6 @@ MCOE_PRESETS: dict[str, McoeConfig] = {
         convolution_hidden=128,
         deep_hidden=256,
         dead=False,
-        learning_rate=2e-3,
     ),
     "mcoe-tiny": McoeConfig(
         "mcoe-tiny",
@@ -61,7 +62,8 @@ MCOE_PRESETS: dict[str, McoeConfig] = {
         deep_blocks=2,
         deep_dropout=0.1,
         dead=False,
-        learning_rate=2e-3,
+        # Short, since a base that has learned all that its few people show leaves nothing for others to add.
+        training=FineTuneSettings(20, 16, 2e-3, 1e-2, schedule="cosine", batch_norm="running", augment=True),
     ),
 }
 
@@ -72,6 +74,27 @@ GROUP_PRESETS: dict[str, McoeConfig] = {
     for name in ("mcoe-edge", "mcoe-tiny")
 }
 
+#: The name of a setting of SEEN: how many event pictures, and how many are left out between two of them. One spelling
+#: each, since a name is also whose features and updates fit together.
+_SEEN_SETTING = re.compile("seen-e([1-9][0-9]?)-s(0|[1-9][0-9]?)")
+#: The most that a name can ask for: a window is held in memory, a model's name comes with a file that others may have
+#: made, and SEE's longest clip has 131 pictures.
+MOST_STEPS, MOST_SKIPPED = 64, 32
+SEEN_FORM = f"seen-eN-sM (N event pictures, 1 to {MOST_STEPS}, and M left out between two, 0 to {MOST_SKIPPED})"
+
+
+def _seen_setting(name: str) -> SeenConfig | None:
+    """The setting of SEEN that a name of the form ``seen-eN-sM`` stands for; None for any other name."""
+    found = _SEEN_SETTING.fullmatch(str(name))  # in a damaged card it may be no text
+    if found is None:
+        return None
+    steps, skip = int(found[1]), int(found[2])
+    if (steps, skip) == (SeenConfig.steps, SeenConfig.skip):
+        return None  # its name is seen
+    return SeenConfig(name, steps=steps, skip=skip) if steps <= MOST_STEPS and skip <= MOST_SKIPPED else None
+
+
+#: SEEN's published settings; `find_config` knows every other one too.
 SEEN_PRESETS: dict[str, SeenConfig] = {
     "seen": SeenConfig("seen"),
     "seen-e4-s1": SeenConfig("seen-e4-s1", steps=4, skip=1),
@@ -81,13 +104,26 @@ SEEN_PRESETS: dict[str, SeenConfig] = {
     "seen-e13-s0": SeenConfig("seen-e13-s0", steps=13, skip=0),
 }
 
-#: Every model that the commands know.
+#: Every model that the commands know by a name of its own.
 PRESETS: dict[str, ModelConfig] = {**MCOE_PRESETS, **GROUP_PRESETS, **SEEN_PRESETS, "cmfnet": CmfnetConfig("cmfnet")}
 
 
 def add_preset(name: str, config: ModelConfig) -> None:
     """Let this process make another model: simulations have models of their own, a wearable has none."""
     PRESETS[name] = config
+
+
+def find_config(preset: str) -> ModelConfig | None:
+    """What a model's name stands for; None when it is nobody's."""
+    return PRESETS[preset] if preset in PRESETS else _seen_setting(preset)
+
+
+def config_of(preset: str) -> ModelConfig:
+    """What a model's name stands for. Raises SettingsError for an unknown one."""
+    config = find_config(preset)
+    if config is None:
+        raise SettingsError([f"no preset {preset!r} (known: {', '.join(PRESETS)}; {SEEN_FORM})"])
+    return config
 
 
 def build(preset: str, *, seed: int | None = None, size: int = 0) -> Network:
@@ -97,9 +133,7 @@ def build(preset: str, *, seed: int | None = None, size: int = 0) -> Network:
 
     Raises SettingsError for an unknown preset.
     """
-    if preset not in PRESETS:
-        raise SettingsError([f"no preset {preset!r} (known: {', '.join(PRESETS)})"])
-    config = PRESETS[preset]
+    config = config_of(preset)
     if size:
         config = dataclasses.replace(config, input_size=size)  # type: ignore[type-var]  # a dataclass, as it says
     if seed is None:

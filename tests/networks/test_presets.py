@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mcoe_model.errors import SettingsError
+from mcoe_model.learning.settings import rate_factor
 from mcoe_model.networks import PRESETS, McoeConfig, MCOENet, Routing, build
 
 
@@ -61,6 +62,28 @@ def test_with_group_normalisation_features_of_a_picture_are_its_own_even_in_trai
 def test_group_normalisation_needs_whole_groups():
     with pytest.raises(SettingsError, match="multiple of 8"):
         McoeConfig("odd", width=12, norm="group")
+
+
+#: As the released code of each trains: epochs, batch, optimiser, learning rate, weight decay, what the rate is
+#: multiplied by and after how many epochs.
+PUBLISHED = {
+    "mcoe": (100, 64, "adamw", 3e-4, 1e-3, 0.94, 1),
+    "seen": (180, 32, "sgd", 0.015, 1e-3, 0.94, 1),
+    "cmfnet": (200, 8, "adamw", 1e-3, 0.0, 0.9, 40),  # AdamW without weight decay is Adam
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_is_trained_as_published_where_that_is_asked_for(name):
+    recipe = PRESETS[name].published_recipe
+    training, (factor, every) = recipe.training, recipe.decay
+    found = (training.epochs, training.batch_size, recipe.optimiser, training.learning_rate, training.weight_decay)
+    assert (*found, factor, every) == PUBLISHED[name.partition("-")[0]]
+    rates = [rate_factor(training.schedule, share=0.5, step=step, decay=recipe.decay) for step in range(2 * every + 1)]
+    assert rates[every - 1 : every + 1] == [1.0, factor] and rates[-1] == pytest.approx(factor**2)
+    assert (training.balance, training.augment) == (0.0, False), "cross-entropy alone, of the pictures as they are"
+    if name.startswith(("mcoe", "seen")):
+        assert training.batch_norm == "running"
 
 
 def test_equal_seeds_give_equal_bits_whatever_was_drawn_before():

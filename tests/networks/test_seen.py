@@ -7,6 +7,8 @@ from goldens import FOLDER, assert_close
 from torch.nn.functional import conv2d, cross_entropy
 
 from mcoe_model.errors import ModelInvalid, SettingsError
+from mcoe_model.learning.weights import backbone_sha256, can_build, can_recognise, load_model, tensors_of
+from mcoe_model.model_file import SEE_NORMALISATION, Generation, ModelCard, write_model
 from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import PRESETS, build, from_published
 from mcoe_model.networks.lif import DECAY, fire, integrate_and_fire
@@ -187,6 +189,27 @@ def test_it_has_the_published_parameters_and_settings():
         assert PRESETS[name] is config and config.preset == name
         window = config.sampling.law(40).windows[0]
         assert len(window) == config.steps and set(np.diff(window)) == {config.skip + 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "skip"), [("seen-e5-s2", 5, 2), ("seen-e1-s0", 1, 0), ("seen-e64-s32", 64, 32)]
+)
+def test_any_number_of_steps_and_skips_has_a_name_that_a_model_file_keeps(name, steps, skip, tmp_path):
+    model = build(name, seed=0, size=20)
+    assert (model.config.preset, model.config.steps, model.config.skip) == (name, steps, skip)
+    tensors = tensors_of(model)
+    generation = Generation(name, backbone_sha256(tensors), 20, SEE_NORMALISATION, top_k=0)
+    write_model(tmp_path / "model.safetensors", tensors, ModelCard(generation, "test"))
+    again, card = load_model(tmp_path / "model.safetensors")
+    assert again.config == model.config and card.generation.preset == name and can_build(card.generation)
+    assert not can_recognise(card.generation)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("ending", ["e4-s3", "e0-s1", "e65-s0", "e4-s33", "e04-s3", "e4-s03", "e4", "e4-s-1", "e4-s1 "])
+def test_a_setting_that_is_none_is_refused_with_the_form_of_one(ending):
+    with pytest.raises(SettingsError, match=r"seen-eN-sM \(N event pictures, 1 to 64, and M left out .*, 0 to 32\)"):
+        build(f"seen-{ending}")
 
 
 def test_it_can_be_made_for_pictures_of_another_size():
