@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -26,7 +27,7 @@ app = typer.Typer(add_completion=False)
 
 EXAMPLES = """Examples:\n
 python simulations/continual.py --stream emotions --methods latent-replay,der++,joint --seeds 3 --out runs/emotions\n
-python simulations/continual.py --stream sessions --methods der++,ewc:100 --memory-mb 0.2,2,20 --out runs/sessions\n
+python simulations/continual.py --stream sessions --methods der++,ewc:100 --memory-mb 0.02,0.2,2 --out runs/sessions\n
 python simulations/continual.py --stream emotions --methods der++,joint --federated --out runs/emotions-in-rounds\n
 python simulations/continual.py --stream subjects --data /data/SEE --methods der++ --label-noise 0.2 --out runs/see\n
 Started again with the same settings and folder, it goes on where it was stopped."""
@@ -85,6 +86,10 @@ def main(
         summary = write_results(run)
         report = write_report(run.folder)
     display.console.print(_table(summary))
+    if len(summary["arms"]) > 1:
+        display.console.print(_differences(summary))
+    for note in summary["notes"]:
+        display.console.print(note, soft_wrap=True)
     for label, found in summary["arms"].items():
         if found["rejected"]:
             display.say(f"[yellow]{label}: {found['rejected']} updates went into no model[/yellow]")
@@ -95,18 +100,38 @@ def main(
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    sizes = f"{summary['devices']} devices, {summary['stages']} stages, {summary['seeds']} seeds"
+    sizes = ", ".join(f"{what} {summary[what]}" for what in ("devices", "people", "stages", "seeds"))
     title = f"{summary['stream']}, {_where(summary)}: {sizes}"
     table = Table(title=title + (" (exploratory)" if summary["exploratory"] else ""))
     table.add_column("method")
-    for column in ("ACC", "BWT", "FWT", "forgetting", "from base", "removed", "unseen", "worst tenth", "kB kept"):
+    for column in ("ACC", "BWT", "FWT", "forgetting", "from base", "unseen", "worst tenth", "kB kept"):
         table.add_column(column, justify="right")
     for label, found in summary["arms"].items():
-        shares = [found[name] for name in ("acc", "bwt", "fwt", "forgetting", "forgetting_from_base", "removed")]
+        shares = [found[name] for name in ("acc", "bwt", "fwt", "forgetting", "forgetting_from_base")]
         shares += [found["unseen_acc"], found["worst_tenth"]]
-        cells = ["-" if share is None else f"{100 * share:.1f}" for share in shares]
-        table.add_row(label, *cells, f"{found['bytes_kept'] / 1000:.0f}")
+        table.add_row(label, *(f"{100 * share:.1f}" for share in shares), f"{found['bytes_kept'] / 1000:.0f}")
     return table
+
+
+def _differences(summary: dict[str, Any]) -> Table:
+    table = Table(title="with 95 % intervals over people and seeds")
+    table.add_column("method")
+    for column in ("forgetting less naive's", "removed, %", "ACC less joint's", "both goals"):
+        table.add_column(column, justify="right")
+    for label, found in summary["arms"].items():
+        if label != "naive":
+            cells = [_with_interval(found["removed"], found["removed_interval"])]
+            for name in ("forgetting_minus_naive", "acc_minus_joint"):
+                one = found[name]
+                cells.append(_with_interval(one["estimate"], (one["low"], one["high"])) if one else "-")
+            table.add_row(label, cells[1], cells[0], cells[2], summary["reached"].get(label, "-"))
+    return table
+
+
+def _with_interval(share: float | None, between: Sequence[float] | None) -> str:
+    if share is None:
+        return "-"
+    return f"{100 * share:.1f}" + (f" ({100 * between[0]:.1f} to {100 * between[1]:.1f})" if between else "")
 
 
 def _where(summary: dict[str, Any]) -> str:
@@ -118,8 +143,9 @@ def _verdict(summary: dict[str, Any]) -> str:
     forgotten = f"Naive fine-tuning forgets {100 * summary['naive_forgetting']:.1f} points"
     if not summary["informative"]:
         return f"{data}[bold]Uninformative[/bold]: {forgotten}, fewer than 10; compare nothing on this stream."
-    reached = ", ".join(summary["reached"]) or "no method"
-    return f"{data}{forgotten}. At least 70 % less, and within 3 points of joint training: {reached}."
+    verdicts = "; ".join(f"{label} {verdict}" for label, verdict in summary["reached"].items())
+    asked = "At least 70 % less, and within 3 points of joint training, as far as the intervals tell"
+    return f"{data}{forgotten}. {asked}: {verdicts or 'not asked, since no limited method was compared with joint'}."
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from client.learner import learn
 from mcoe_model.errors import TooFewSubjects
 from mcoe_model.learning.method import ContinualMethod, Retention
@@ -41,7 +43,7 @@ from server.registry.artifacts import Artifacts
 from server.registry.database import open_database, sqlite_url
 from server.rounds import RoundEngine, RoundSettings
 from simulations.continual_settings import OwnMethod
-from simulations.lessons import Known, Learned, accuracy, begin, is_joint, within
+from simulations.lessons import Known, Learned, Questions, begin, is_joint, predict, within
 from simulations.streams import Clips, DeviceStream, lessons
 
 #: Who takes part in a round, and the clips that each is to learn.
@@ -114,9 +116,10 @@ def learn_in_rounds(
     devices = [one for stream in streams for one in learners[stream.device]]
     joint = is_joint(method)
     settings = RoundSettings(replace(recipe, epochs=1) if joint else recipe, rule=rule, seed=seed)
-    fleet = {one.device: _Device(begin(method, copy.deepcopy(base), limit_bytes)) for one in devices}
+    fleet = {one.device: _Device(begin(method, copy.deepcopy(base), limit_bytes, in_rounds=True)) for one in devices}
     model = copy.deepcopy(base)
-    found = [accuracy(model, known, streams, exact)]
+    questions = [Questions.of(stream, known) for stream in streams]
+    found = [predict(model, known, questions, exact)]
     with TemporaryDirectory(prefix="mcoe-rounds-") as folder, ExitStack() as databases:
         for stage in range(len(streams[0].stages)):
             if joint:
@@ -130,11 +133,12 @@ def learn_in_rounds(
             for cohort in rounds:
                 _hold(engine, cohort, fleet, model, card, known, limit_bytes)
             copy_weights(model, engine.artifacts.get(str(engine.registry.newest_model()))[0])
-            found.append(accuracy(model, known, streams, exact))
+            found.append(predict(model, known, questions, exact))
     results = []
-    for rows, stream in zip(zip(*found, strict=True), streams, strict=True):
+    for asked, said, stream in zip(questions, zip(*found, strict=True), streams, strict=True):
         mine = [fleet[one.device] for one in learners[stream.device]]
-        results.append(Learned.of(rows, max(one.most for one in mine), sum(one.rejected for one in mine)))
+        most, rejected = max(one.most for one in mine), sum(one.rejected for one in mine)
+        results.append(Learned(asked, np.stack(said), most, rejected))
     return results
 
 

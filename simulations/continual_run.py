@@ -2,6 +2,13 @@
 
 Each piece of work is a file, and a piece whose file is there is not done again; so a run that was stopped goes on. In
 rounds all devices of an arm are one piece, which is done again unless the files of all of them are there.
+
+    <run>/seed-<seed>/<method and limit>/<device>.npz       what was predicted of every clip after every stage
+
+- ``names``, ``subjects``, ``emotions``: (N,) of the clips that are asked.
+- ``held_out``, ``unseen``: (T, N) which of them are asked for which of T stages' domains.
+- ``predicted``: (T + 1, N, 7) the share of each clip's windows that was taken for each emotion, the base's first.
+- ``bytes_kept``, ``rejected``.
 """
 
 from __future__ import annotations
@@ -18,20 +25,21 @@ from mcoe_model.data.cache import Clips, open_clips
 from mcoe_model.data.lighting import lighting_of
 from mcoe_model.data.partition import Split, split_subjects
 from mcoe_model.errors import DataMissing, NotResumable, SettingsError
-from mcoe_model.files import read_json, write_bytes, write_json
+from mcoe_model.files import atomic_write, read_json, write_bytes, write_json
 from mcoe_model.learning.checkpoint import Checkpoint
 from mcoe_model.learning.features import cached_features
 from mcoe_model.learning.fine_tune import fine_tune
 from mcoe_model.learning.samples import PictureSamples, measure_normalisation
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, file_sha256, read_card, write_model
+from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import MCOENet, build, picture_encoder
 from mcoe_model.progress import Progress, silent
 from simulations.console import Crew, Display
 from simulations.continual_rounds import check_cohorts, learn_in_rounds
 from simulations.continual_settings import Arm, ContinualSettings
 from simulations.label_noise import confusion, given_label
-from simulations.lessons import Known, Learned, begin, learn_stream
+from simulations.lessons import Known, Learned, Questions, begin, learn_stream
 from simulations.provenance import origin, utc_text
 from simulations.scene import cache_folder, synthetic_root
 from simulations.streams import DeviceStream, device_streams, people_of
@@ -40,6 +48,8 @@ from simulations.streams import DeviceStream, device_streams, people_of
 SPLIT_SEED = 0
 #: Pieces in which a seed's features are computed.
 PORTIONS = 8
+#: What a run's folder holds; 1 had accuracies alone, no predictions.
+FORMAT = 2
 
 
 class Run:
@@ -52,6 +62,7 @@ class Run:
         self.left_out: dict[str, str] = record["left_out"]
         self.arms: tuple[Arm, ...] = tuple(arm for arm in self.settings.arms if arm.label not in self.left_out)
         self.clips = Clips(Path(record["clips"]))
+        self._places = {clip.name: place for place, clip in enumerate(self.clips.records)}
         self.split, self.streams = _divided(self.settings, self.clips)
 
     @property
@@ -68,13 +79,33 @@ class Run:
 
     def result(self, seed: int, arm: Arm, device: str) -> Path:
         folder = arm.label.replace(" ", "-").replace(":", "_")
-        return self.folder / f"seed-{seed}" / folder / f"{device}.json"
+        return self.folder / f"seed-{seed}" / folder / f"{device}.npz"
 
     def learned(self, seed: int, arm: Arm, device: str) -> Learned:
         """What a piece of work found."""
-        found = read_json(self.result(seed, arm, device))
-        own, unseen = np.array(found["own"]), np.array(found["unseen"])
-        return Learned(own, unseen, found["bytes_kept"], found.get("rejected", 0))  # earlier versions wrote none
+        with np.load(self.result(seed, arm, device), allow_pickle=False) as found:
+            clips = tuple(self._places[name] for name in found["names"].tolist())
+            emotions = np.array([EMOTIONS.index(name) for name in found["emotions"].tolist()], np.int64)
+            questions = Questions(clips, emotions, found["held_out"], found["unseen"])
+            return Learned(questions, found["predicted"], int(found["bytes_kept"]), int(found["rejected"]))
+
+    def keep(self, seed: int, arm: Arm, device: str, learned: Learned) -> None:
+        """Write what a piece of work found. The same findings give the same bytes."""
+        asked = learned.questions
+        records = [self.clips.records[clip] for clip in asked.clips]
+        with atomic_write(self.result(seed, arm, device)) as file:
+            np.savez_compressed(
+                file,
+                allow_pickle=False,
+                names=np.array([record.name for record in records]),
+                subjects=np.array([record.subject for record in records]),
+                emotions=np.array([EMOTIONS[emotion] for emotion in asked.emotions]),
+                held_out=asked.held_out,
+                unseen=asked.unseen,
+                predicted=learned.predicted,
+                bytes_kept=np.array(learned.bytes_kept),
+                rejected=np.array(learned.rejected),
+            )
 
 
 @lru_cache(maxsize=1)
@@ -97,6 +128,11 @@ def prepare(settings: ContinualSettings, folder: Path, workers: int, display: Di
         run = open_run(folder)
         if run.settings != settings:
             raise NotResumable(f"{folder} holds a comparison with other settings; name another folder with --out")
+        if read_json(record).get("format") != FORMAT:
+            raise NotResumable(
+                f"{folder} was made by an earlier version, which kept no predictions; name another folder with --out "
+                f"(its base models can be taken with --bases {folder})"
+            )
         return run
     if folder.exists() and any(folder.iterdir()):
         raise NotResumable(f"{folder} holds something else; name another folder with --out")
@@ -117,7 +153,7 @@ def prepare(settings: ContinualSettings, folder: Path, workers: int, display: Di
     own = {"left_out": _left_out(settings)}
     if settings.bases:
         _check_bases(settings, Path(settings.bases), about | where)
-    write_json(record, {"settings": asdict(settings), **origin(), **about, **where, **own})
+    write_json(record, {"format": FORMAT, "settings": asdict(settings), **origin(), **about, **where, **own})
     return open_run(folder)
 
 
@@ -211,12 +247,11 @@ def learn_arm(folder: Path, seed: int, number: int, progress: Progress = silent)
             seed=seed,
         )
         for stream, learned in zip(run.streams, together, strict=True):
-            _keep(run.result(seed, arm, stream.device), learned)
+            run.keep(seed, arm, stream.device, learned)
         return
     for done, stream in enumerate(run.streams):
         progress(done, len(run.streams), f"seed {seed}, {arm.label}")
-        path = run.result(seed, arm, stream.device)
-        if path.exists():
+        if run.result(seed, arm, stream.device).exists():
             continue
         learned = learn_stream(
             base,
@@ -229,11 +264,7 @@ def learn_arm(folder: Path, seed: int, number: int, progress: Progress = silent)
             exact=settings.windows == "exact",
             keys=(seed, "continual", stream.device),
         )
-        _keep(path, learned)
-
-
-def _keep(path: Path, learned: Learned) -> None:
-    write_json(path, asdict(learned) | {"own": learned.own.tolist(), "unseen": learned.unseen.tolist()})
+        run.keep(seed, arm, stream.device, learned)
 
 
 @lru_cache(maxsize=1)
@@ -297,7 +328,7 @@ def _left_out(settings: ContinualSettings) -> dict[str, str]:
     base, found = picture_encoder(build(settings.model, seed=0)), {}
     for arm in settings.arms:
         try:
-            begin(arm.method, base, arm.limit_bytes or 0)
+            begin(arm.method, base, arm.limit_bytes or 0, in_rounds=settings.federated)
         except SettingsError as fault:
             found[arm.label] = str(fault)
     return found

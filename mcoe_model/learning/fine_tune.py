@@ -45,11 +45,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Measured:
-    """One pass of a model over clips: the mean loss, how the clips were routed, and which of them were recognised."""
+    """One pass of a model over clips: the mean loss, how they were routed, which were recognised, and as what."""
 
     loss: float
     router: RouterStatistics
     hits: tuple[bool, ...]
+    predicted: tuple[int, ...]  # places in EMOTIONS
 
     @property
     def correct(self) -> int:
@@ -140,13 +141,14 @@ def fine_tune(
 
 
 def measure(model: Network, samples: Samples, *, batch_size: int = 64) -> Measured:
-    """Mean cross-entropy, router statistics and hits over one window of every clip: the middle one of its sampling law.
+    """Loss (mean cross-entropy), router statistics and what is predicted, over the middle window of every clip.
 
     The model is in evaluation mode meanwhile and goes back to the mode it was in.
     """
     was_training = model.training
     model.eval()
-    total, hits, router = 0.0, list[bool](), RouterStatistics.none(model.config.experts, model.config.top_k)
+    total, router = 0.0, RouterStatistics.none(model.config.experts, model.config.top_k)
+    hits, predicted = list[bool](), list[int]()
     with torch.inference_mode():
         for start in range(0, len(samples.names), batch_size):
             positions = np.arange(start, min(start + batch_size, len(samples.names)))
@@ -154,10 +156,12 @@ def measure(model: Network, samples: Samples, *, batch_size: int = 64) -> Measur
             logits, routing = model.classify(samples.head_inputs(model, positions.tolist(), windows, None))
             labels = torch.from_numpy(samples.labels[positions])  # (B,)
             total += float(cross_entropy(logits, labels, reduction="sum"))
-            hits += (logits.argmax(dim=1) == labels).tolist()
+            taken = logits.argmax(dim=1)  # (B,)
+            hits += (taken == labels).tolist()
+            predicted += taken.tolist()
             router = router + RouterStatistics.count(routing.gate.numpy(), routing.chosen.numpy())
     model.train(was_training)
-    return Measured(total / len(samples.names), router, tuple(hits))
+    return Measured(total / len(samples.names), router, tuple(hits), tuple(predicted))
 
 
 def _together(routing: Routing, more: Routing | None) -> Routing:

@@ -19,10 +19,9 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from mcoe_model.learning.method import Batch, ContinualMethod
+from mcoe_model.learning.method import Batch, ContinualMethod, head_bytes
 from mcoe_model.learning.samples import Samples
 from mcoe_model.networks import Network, Routing
-from mcoe_model.update import is_head
 
 TEMPERATURE = 2.0
 
@@ -36,7 +35,7 @@ class Distilled:
 
     @property
     def size_bytes(self) -> int:
-        return sum(value.nbytes for name, value in self.teacher.named_parameters() if is_head(name))
+        return head_bytes(self.teacher)
 
     def method(self, model: Network) -> ContinualMethod | None:
         return Distillation(self.teacher.eval(), self.strength)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mcoe_model.learning.samples import Samples
 from mcoe_model.networks import Features, Network, Routing
+from mcoe_model.update import is_head
 
 
 class Batch(NamedTuple):
@@ -59,3 +60,8 @@ class Retention(Protocol):
     def after(self, model: Network, samples: Samples, lightings: Sequence[str]) -> Retention:
         """What is kept once these clips, each of one of STRATUM_LIGHTINGS, were learned. In evaluation mode."""
         ...
+
+
+def head_bytes(model: Network) -> int:
+    """Bytes that a second model counts whose backbones are those of the one that runs: its head's."""
+    return sum(value.nbytes for name, value in model.named_parameters() if is_head(name))

@@ -24,7 +24,8 @@ from mcoe_model.networks import MCOENet
 MethodName = Literal["naive", "experience-replay", "latent-replay", "der++", "a-gem", "ewc", "lwf", "joint"]
 Eviction = Literal["reservoir", "re-fed"]
 
-#: The weights that a method can be given, with their defaults: docs/continual.md says how these were found.
+#: The weights that a method can be given, with their defaults: docs/continual.md says how those of DER++ were found;
+#: the others' were not tuned.
 WEIGHTS: dict[MethodName, dict[str, float]] = {
     "der++": {"alpha": 0.3, "beta": 1.0},
     "ewc": {"strength": 100.0},
@@ -87,11 +88,13 @@ class MethodSettings:
         return self.weights.get(name, WEIGHTS[self.name][name])
 
 
-def retention(settings: MethodSettings, base: MCOENet, limit_bytes: int) -> Retention | None:
+def retention(
+    settings: MethodSettings, base: MCOENet, limit_bytes: int, *, in_rounds: bool = False
+) -> Retention | None:
     """What a method of the comparison keeps before its first lesson; None for one that keeps nothing.
 
-    ``base`` is the model that the device begins from. Raises SettingsError when what the method keeps, or one entry of
-    its memory, is larger than ``limit_bytes``.
+    ``base`` is the model that the device begins from, alone or in rounds. Raises SettingsError when what the method
+    keeps, or one entry of its memory beside that, is larger than ``limit_bytes``.
     """
     kept: Retention
     if settings.name == "ewc":
@@ -99,7 +102,7 @@ def retention(settings: MethodSettings, base: MCOENet, limit_bytes: int) -> Rete
     elif settings.name == "lwf":
         kept = Distilled(base, settings.weight("strength"))
     elif settings.name in REMEMBERING:
-        importance = Importance(base) if settings.eviction == "re-fed" else None
+        importance = Importance(base, of_round=in_rounds) if settings.eviction == "re-fed" else None
         entry, features = _entry(settings.name, base), feature_bytes(base)
         kept = Remembered.begin(_over(settings), entry, features, limit_bytes, importance)
     else:

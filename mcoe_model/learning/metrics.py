@@ -144,14 +144,10 @@ def recovered_gain_interval(
     Percentiles over resamples of whole subjects (as `paired_difference`). None when the upper arm is not above the
     base in more than 2.5 % of the resamples: the ratio is then unbounded.
     """
-    who, of_clip = np.unique(np.asarray(subjects), return_inverse=True)  # (S,), (N,)
-    gained, possible = np.bincount(of_clip, arm - base), np.bincount(of_clip, upper - base)  # (S,) each
-    times = stream(seed, "recovered gain").multinomial(len(who), np.full(len(who), 1 / len(who)), draws)  # (draws, S)
-    gain, whole = times @ gained, times @ possible  # (draws,) each
-    if (whole <= 0).mean() > 0.025:
-        return None
-    low, high = np.percentile(gain[whole > 0] / whole[whole > 0], [2.5, 97.5])
-    return float(low), float(high)
+    (gained, possible), _ = _by_subject(np.stack([arm - base, upper - base]), subjects, None, draws)  # (S,) each
+    who = len(gained)
+    times = stream(seed, "recovered gain").multinomial(who, np.full(who, 1 / who), draws)  # (draws, S)
+    return _share_interval(times @ gained, times @ possible)  # (draws,) each
 
 
 def paired_difference(
@@ -160,9 +156,12 @@ def paired_difference(
     subjects: Sequence[str],
     *,
     seed: int,
+    weights: NDArray[np.float64] | None = None,
     draws: int = 10_000,
 ) -> Difference:
     """WAR of ``arm`` minus WAR of ``reference``, each (K, N): expected correctness of N clips under K paired seeds.
+
+    With ``weights`` (N,), above 0, it is the weighted mean over clips of any value that the two arms have for each.
 
     The interval is the 2.5th and 97.5th percentile of a bootstrap over subjects and seeds: each of ``draws`` resamples
     draws subjects with all of their clips and, independently, seeds (both with replacement; Owen 2007, "The pigeonhole
@@ -171,25 +170,37 @@ def paired_difference(
     them with the observed one counted in. It is a test over people for the seeds that were run: the luck of the seeds
     widens the interval but not p. Raises ValueError for shapes that do not fit.
     """
-    if arm.shape != reference.shape or arm.ndim != 2 or arm.shape[1] != len(subjects) or arm.size == 0 or draws < 1:
-        raise ValueError(f"arm {arm.shape}, reference {reference.shape}, {len(subjects)} subjects, {draws} draws")
-    who, of_clip = np.unique(np.asarray(subjects), return_inverse=True)  # (S,), (N,)
-    clips = np.bincount(of_clip).astype(np.float64)  # (S,)
-    gain = np.stack([np.bincount(of_clip, weights) for weights in arm - reference])  # (K, S) summed over clips
-    seeds = len(gain)
-
+    if arm.shape != reference.shape:
+        raise ValueError(f"arm {arm.shape}, reference {reference.shape}, {len(subjects)} subjects")
+    gain, clips = _by_subject(arm - reference, subjects, weights, draws)  # (K, S), (S,)
+    seeds, who = gain.shape
     generator = stream(seed, "paired difference")
-    resampled = []
-    for begin in range(0, draws, _ROWS_AT_A_TIME):
-        rows = min(_ROWS_AT_A_TIME, draws - begin)
-        times_subject = generator.multinomial(len(who), np.full(len(who), 1 / len(who)), rows)  # (rows, S)
-        times_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), rows)  # (rows, K)
-        total = ((times_seed @ gain) * times_subject).sum(1)  # (rows,)
-        resampled.append(total / (seeds * (times_subject @ clips)))
-    low, high = np.percentile(np.concatenate(resampled), [2.5, 97.5])
+    total, counted = _crossed(np.stack([gain, np.broadcast_to(clips, gain.shape)]), generator, draws)
+    low, high = np.percentile(total / counted, [2.5, 97.5])
     estimate = gain.sum() / (seeds * clips.sum())
     p = _sign_flip_p(gain.mean(0), generator, draws)
-    return Difference(float(estimate), float(low), float(high), p, len(who), seeds)
+    return Difference(float(estimate), float(low), float(high), p, who, seeds)
+
+
+def paired_share_interval(
+    part: NDArray[np.float64],
+    whole: NDArray[np.float64],
+    subjects: Sequence[str],
+    *,
+    seed: int,
+    weights: NDArray[np.float64] | None = None,
+    draws: int = 10_000,
+) -> tuple[float, float] | None:
+    """The 95 % interval of the sum of ``part`` over the sum of ``whole``, each (K, N): values of N clips under K seeds.
+
+    Resampled, and weighted, as in `paired_difference`. None when the whole is not above 0 in more than 2.5 % of the
+    resamples: the ratio is then unbounded. Raises ValueError for shapes that do not fit.
+    """
+    if part.shape != whole.shape:
+        raise ValueError(f"part {part.shape}, whole {whole.shape}")
+    sums = np.stack([_by_subject(one, subjects, weights, draws)[0] for one in (part, whole)])  # (2, K, S)
+    taken, possible = _crossed(sums, stream(seed, "paired share"), draws)  # (draws,) each
+    return _share_interval(taken, possible)
 
 
 def nested_difference(
@@ -208,20 +219,79 @@ def nested_difference(
     for arm, reference, subjects in pairs:
         if arm.shape != reference.shape or arm.shape != (len(subjects),) or not len(arm):
             raise ValueError(f"arm {arm.shape}, reference {reference.shape}, {len(subjects)} subjects")
-        _, of_clip = np.unique(np.asarray(subjects), return_inverse=True)  # (N,)
-        gains.append(np.bincount(of_clip, arm - reference))  # (S,) summed over clips
-        clips.append(np.bincount(of_clip).astype(np.float64))  # (S,)
+        (gain,), count = _by_subject((arm - reference)[None], subjects, None, draws)  # (S,) each
+        gains.append(gain)
+        clips.append(count)
     generator = stream(seed, "nested difference")
-    times = generator.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), draws)  # (draws, K)
-    total, counted = np.zeros(draws), np.zeros(draws)
-    for chosen, gain, count in zip(times.T, gains, clips, strict=True):
-        people = generator.multinomial(chosen * len(gain), np.full(len(gain), 1 / len(gain)))  # (draws, S)
-        total += people @ gain
-        counted += people @ count
+    total, counted = _nested([np.stack(part) for part in zip(gains, clips, strict=True)], generator, draws)
     low, high = np.percentile(total / counted, [2.5, 97.5])
-    everybody, all_clips = np.concatenate(gains).astype(np.float64), sum(count.sum() for count in clips)
+    everybody, all_clips = np.concatenate(gains), sum(count.sum() for count in clips)
     p = _sign_flip_p(everybody, generator, draws)
     return Difference(float(everybody.sum() / all_clips), float(low), float(high), p, len(everybody), len(pairs))
+
+
+def nested_gain_interval(
+    runs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Sequence[str]]],
+    *,
+    seed: int,
+    draws: int = 10_000,
+) -> tuple[float, float] | None:
+    """The 95 % interval of the recovered gain where every seed tests people of its own.
+
+    ``runs``: for each seed the expected correctness (N,) of its clips under the base, the arm and the upper arm, and
+    whose clips they are. Resampled as `nested_difference`; None where `recovered_gain_interval` would give None.
+    """
+    parts = [
+        _by_subject(np.stack([arm - base, upper - base]), subjects, None, draws)[0]  # (2, S)
+        for base, arm, upper, subjects in runs
+    ]
+    gained, possible = _nested(parts, stream(seed, "nested gain"), draws)  # (draws,) each
+    return _share_interval(gained, possible)
+
+
+def _share_interval(gained: NDArray[np.float64], possible: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Percentiles of gained / possible over resamples, (draws,) each; None where too often nothing was possible."""
+    if (possible <= 0).mean() > 0.025:
+        return None
+    low, high = np.percentile(gained[possible > 0] / possible[possible > 0], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _by_subject(
+    values: NDArray[np.float64], subjects: Sequence[str], weights: NDArray[np.float64] | None, draws: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values of clips (K, N) summed over each subject's, weighted (K, S), and what these count (S,)."""
+    counts = np.ones(len(subjects)) if weights is None else weights
+    if values.ndim != 2 or values.size == 0 or draws < 1 or {values.shape[1], len(counts)} != {len(subjects)}:
+        raise ValueError(f"values {values.shape}, weights {counts.shape}, {len(subjects)} subjects, {draws} draws")
+    _, of_clip = np.unique(np.asarray(subjects), return_inverse=True)  # (N,)
+    summed = np.stack([np.bincount(of_clip, one) for one in (*(values * counts), counts)]).astype(np.float64)
+    return summed[:-1], summed[-1]
+
+
+def _crossed(parts: NDArray[np.float64], generator: np.random.Generator, draws: int) -> NDArray[np.float64]:
+    """Sums over resamples of subjects and, drawn apart from them, of seeds: (C, K, S) -> (C, draws)."""
+    _, seeds, subjects = parts.shape
+    resampled = []
+    for begin in range(0, draws, _ROWS_AT_A_TIME):
+        rows = min(_ROWS_AT_A_TIME, draws - begin)
+        times_subject = generator.multinomial(subjects, np.full(subjects, 1 / subjects), rows)  # (rows, S)
+        times_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), rows)  # (rows, K)
+        resampled.append(((times_seed @ parts) * times_subject).sum(2))  # (C, rows)
+    return np.concatenate(resampled, axis=1)
+
+
+def _nested(
+    parts: Sequence[NDArray[np.float64]], generator: np.random.Generator, draws: int
+) -> NDArray[np.float64]:
+    """Sums over resamples of seeds and, within every seed drawn, of its subjects: K of (C, S) -> (C, draws)."""
+    times = generator.multinomial(len(parts), np.full(len(parts), 1 / len(parts)), draws)  # (draws, K)
+    total = np.zeros((len(parts[0]), draws))
+    for chosen, part in zip(times.T, parts, strict=True):
+        subjects = part.shape[1]
+        people = generator.multinomial(chosen * subjects, np.full(subjects, 1 / subjects))  # (draws, S)
+        total += part @ people.T
+    return total
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

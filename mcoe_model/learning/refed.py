@@ -8,7 +8,8 @@ I = sum over p = 1..s of 1/p x ||gradient of its loss at v_p||^2 (equations 4 an
 What differs: v begins at w each time, and is not kept, since it would count against the memory's limit; the gradient in
 a step is the mean over the clips, not the sum, so that ``rate`` does not depend on how many there are; only the head
 learns; choosing comes at a lesson's end, not at the next one's begin, so that the limit holds at any time. In a
-round, w is the model that the round began from, alone on a device the one that the device began from.
+round, w is the model that the round began from, which is there anyway; alone on a device it is the one that the device
+began from, whose head is kept for this alone and counts against the limit.
 
 Letters: N clips.
 """
@@ -24,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from mcoe_model.learning.method import head_bytes
 from mcoe_model.learning.replay import Exemplar, ReplayMemory
 from mcoe_model.learning.replay_samples import ReplaySamples
 from mcoe_model.networks import Network
@@ -32,12 +34,21 @@ from mcoe_model.update import is_head
 
 @dataclass(frozen=True, eq=False)
 class Importance:
-    """``world`` is w; ``mix`` is lambda: 1 knows the device alone, towards 0 the global model alone."""
+    """``world`` is w; ``mix`` is lambda: 1 knows the device alone, towards 0 the global model alone.
+
+    ``of_round``: w is a round's model, which nobody keeps for this.
+    """
 
     world: Network
     mix: float = 0.5
     steps: int = 3
     rate: float = 0.05
+    of_round: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """What is kept for it beside the model that runs."""
+        return 0 if self.of_round else head_bytes(self.world)
 
     def keep(self, memory: ReplayMemory, new: Sequence[Exemplar]) -> ReplayMemory:
         """The memory with the most important of all these clips, as many as it has room for."""

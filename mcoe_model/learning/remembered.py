@@ -36,24 +36,29 @@ class Remembered:
         limit_bytes: int,
         importance: Importance | None,
     ) -> Remembered:
-        """An empty memory with room for ``limit_bytes`` of entries, whose features are ``feature_bytes`` large.
+        """An empty memory for entries, whose features are ``feature_bytes`` large, beside what importance keeps.
 
-        Raises SettingsError where there is no room for one.
+        Raises SettingsError where there is no room for one within ``limit_bytes``.
         """
-        entries = limit_bytes // entry_bytes
-        if not entries:
-            raise SettingsError([f"a remembered clip takes {entry_bytes} bytes, more than the limit of {limit_bytes}"])
+        beside = importance.size_bytes if importance else 0
+        entries = (limit_bytes - beside) // entry_bytes
+        if entries < 1:
+            first = f"the model that importance is measured beside takes {beside} bytes and " if beside else ""
+            raise SettingsError(
+                [f"{first}a remembered clip takes {entry_bytes} bytes, more than the limit of {limit_bytes}"]
+            )
         return Remembered(ReplayMemory("comparison", entries * feature_bytes), over, entry_bytes, importance)
 
     def begins_from(self, world: Network) -> Remembered:
         """The same in a round that begins from the model ``world``, beside which importance is measured."""
         if self.importance is None:
             return self
-        return replace(self, importance=replace(self.importance, world=copy.deepcopy(world)))
+        return replace(self, importance=replace(self.importance, world=copy.deepcopy(world), of_round=True))
 
     @property
     def size_bytes(self) -> int:
-        return len(self.memory.exemplars) * self.entry_bytes
+        beside = self.importance.size_bytes if self.importance else 0
+        return len(self.memory.exemplars) * self.entry_bytes + beside
 
     def method(self, model: Network) -> ContinualMethod | None:
         return self.over(ReplaySamples(self.memory)) if self.memory.exemplars else None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mcoe_model.errors import ModelInvalid
 from mcoe_model.model_file import Generation, ModelCard, Tensors, read_model, tensors_sha256
-from mcoe_model.networks import PRESETS, McoeConfig, Network, build
+from mcoe_model.networks import McoeConfig, Network, build, find_config
 from mcoe_model.update import TensorSpec, is_head
 
 
@@ -50,7 +50,7 @@ def copy_weights(model: Network, tensors: Mapping[str, NDArray[Any]]) -> None:
 
 def can_build(generation: Generation) -> bool:
     """Whether this program knows everything that a generation names, and makes the pictures that it was trained on."""
-    config = PRESETS.get(generation.preset)
+    config = find_config(generation.preset)
     ours = Generation(
         generation.preset,
         generation.backbone_sha256,
@@ -63,7 +63,7 @@ def can_build(generation: Generation) -> bool:
 
 def can_recognise(generation: Generation) -> bool:
     """`can_build`, and of a model that encodes single pictures, as live recognition and kept lessons need it."""
-    return can_build(generation) and isinstance(PRESETS[generation.preset], McoeConfig)
+    return can_build(generation) and isinstance(find_config(generation.preset), McoeConfig)
 
 
 def load_model(path: Path) -> tuple[Network, ModelCard]:

@@ -10,11 +10,13 @@ from torch.nn.functional import cross_entropy
 from mcoe_model.errors import SettingsError
 from mcoe_model.learning.agem import AveragedGradients
 from mcoe_model.learning.continual import continual_method
+from mcoe_model.learning.der import DarkExperience
 from mcoe_model.learning.ewc import DECAY, Consolidation, fisher_information
 from mcoe_model.learning.fine_tune import fine_tune
 from mcoe_model.learning.lwf import Distilled
 from mcoe_model.learning.method import Batch
 from mcoe_model.learning.methods import MethodSettings, retention
+from mcoe_model.learning.plain_replay import PlainReplay
 from mcoe_model.learning.refed import Importance
 from mcoe_model.learning.replay import ENTRY_BYTES, ReplayMemory
 from mcoe_model.learning.replay_samples import ReplaySamples, exemplars_of
@@ -93,6 +95,49 @@ def test_a_gem_leaves_a_gradient_alone_that_does_no_harm():
     assert torch.equal(gradient(network), before)
 
 
+def earlier(count):
+    """Clips that came into a memory under another model, and again under the present one, which changes nothing."""
+    learned = clips("then", [0, 1, 2, 3, 4, 5][:count])
+    memory = ReplayMemory("g", 10**6)
+    for network in (model(seed=4), model()):
+        memory = memory.add(exemplars_of(network, learned, lightings=["normal"] * count, day=0))
+    return ReplaySamples(memory)
+
+
+def drawn(draws, size, count):
+    """``size`` of ``count`` positions, all of them where there are no more, as a memory draws them."""
+    return [int(position) for position in draws.choice(count, min(size, count), replace=False)]
+
+
+@pytest.mark.parametrize(("entries", "new"), [(6, 4), (2, 4), (6, 1)])
+def test_der_draws_twice_and_adds_the_distance_to_what_was_said_at_first_and_the_cross_entropy(entries, new):
+    network, samples = model(), earlier(entries)
+    draws = stream("draws", entries)
+    first, second = drawn(draws, new, entries), drawn(draws, new, entries)
+    assert first != second or entries < new
+    now = network.classify(samples.ends(range(entries)))[0].detach().double().numpy()  # (entries, c)
+    at_insertion = model(seed=4).classify(samples.ends(range(entries)))[0].detach().double().numpy()
+    assert np.abs(now - at_insertion).max() > 0.05
+    distance = np.mean([(now[p, c] - at_insertion[p, c]) ** 2 for p in first for c in range(7)])
+    unlikely = np.mean([np.log(np.exp(now[p]).sum()) - now[p, samples.labels[p]] for p in second])
+    batch_of_new = batch(network, clips("new", [0] * new))
+    term, routing = DarkExperience(samples, 0.3, 2.0).term(network, batch_of_new, stream("draws", entries))
+    assert term.item() == pytest.approx(0.3 * distance + 2.0 * unlikely, rel=1e-4)
+    assert len(routing.chosen) == len(first) + len(second)
+
+
+@pytest.mark.parametrize(("entries", "new"), [(6, 4), (2, 4), (1, 4), (3, 3)])
+def test_in_replay_a_remembered_clip_weighs_as_much_as_a_new_one(entries, new):
+    network, samples = model(), earlier(entries)
+    positions = drawn(stream("draws", entries), new, entries)
+    now = network.classify(samples.ends(range(entries)))[0].detach().double().numpy()  # (entries, c)
+    unlikely = [np.log(np.exp(now[p]).sum()) - now[p, samples.labels[p]] for p in positions]
+    batch_of_new = batch(network, clips("new", [0] * new))
+    term, routing = PlainReplay(samples).term(network, batch_of_new, stream("draws", entries))
+    assert term.item() == pytest.approx(sum(unlikely) / new, rel=1e-4)
+    assert len(routing.chosen) == len(positions)
+
+
 def test_the_fisher_information_is_the_expected_squared_gradient_over_all_emotions():
     network, one = model(), clips("one", [4])
     name = "moe.router.down.weight"
@@ -165,18 +210,43 @@ def test_importance_adds_up_squared_gradients_of_a_model_tied_to_the_global_one(
 def test_in_a_round_importance_is_measured_beside_the_model_that_it_began_from():
     base, world, learned = model(), model(seed=4), clips("then", [0, 1, 2, 3, 4, 5])
     exemplars = exemplars_of(base, learned, lightings=["normal"] * 6, day=0)
-    kept = retention(MethodSettings("latent-replay", eviction="re-fed"), base, 3 * ENTRY).begins_from(world)
+    settings = MethodSettings("latent-replay", eviction="re-fed")
+    kept = retention(settings, base, 3 * ENTRY, in_rounds=True).begins_from(world)
     most = [set(np.argsort(-Importance(one).of(exemplars))[:3]) for one in (world, base)]
     assert most[0] != most[1]
     names = kept.after(base, learned, ["normal"] * 6).memory.names
     assert set(names) == {learned.names[position] for position in most[0]}
 
 
+def test_alone_the_model_that_importance_is_measured_beside_counts_and_in_rounds_it_does_not():
+    network, learned = model(), clips("then", [0, 1, 2, 3, 4, 5])
+    head_size = sum(p.nbytes for _, p in head(network))
+    for name, entry in (("latent-replay", ENTRY), ("experience-replay", 4 * 64**2 + ENTRY_BYTES)):
+        settings = MethodSettings(name, eviction="re-fed")
+        kept = retention(settings, network, head_size + 3 * entry)
+        assert kept.size_bytes == head_size
+        after = kept.after(network, learned, ["normal"] * 6)
+        assert len(after.memory.exemplars) == 3 and after.size_bytes == head_size + 3 * entry
+        with pytest.raises(SettingsError, match=f"takes {head_size} bytes and .*more than the limit of 200000"):
+            retention(settings, network, 200_000)
+        rounds = retention(settings, network, 3 * entry, in_rounds=True)
+        assert rounds.size_bytes == 0
+        assert rounds.begins_from(model(seed=4)).after(network, learned, ["normal"] * 6).size_bytes == 3 * entry
+        # Who has learned alone has that head no longer once rounds begin.
+        assert after.begins_from(network).size_bytes == 3 * entry
+        plain = retention(MethodSettings(name), network, head_size + 3 * entry)
+        assert plain.size_bytes == 0 and plain.after(network, learned, ["normal"] * 6).size_bytes == 6 * entry
+
+
 @pytest.mark.parametrize("eviction", ["reservoir", "re-fed"])
 @pytest.mark.parametrize("name", KEEPING)
 def test_what_is_kept_stays_within_its_limit_and_trains(name, eviction):
-    limit = {"ewc": 900_000, "lwf": 450_000, "experience-replay": 50_000}.get(name, 3 * ENTRY + 5)
     network = model()
+    limit = {"ewc": 900_000, "lwf": 450_000, "experience-replay": 50_000}.get(name, 3 * ENTRY + 5)
+    beside = 0
+    if eviction == "re-fed" and name not in ("ewc", "lwf"):
+        beside = sum(p.nbytes for _, p in head(network))
+        limit += beside
     kept = retention(MethodSettings(name, eviction=eviction), copy.deepcopy(network), limit)
     for number in range(3):
         samples = clips(f"lesson {number}", [number, number + 1])
@@ -186,9 +256,16 @@ def test_what_is_kept_stays_within_its_limit_and_trains(name, eviction):
         assert 0 < kept.size_bytes <= limit
     assert all(np.isfinite(tensor).all() for tensor in tensors_of(network).values())
     if name in ("latent-replay", "der++", "a-gem"):
-        assert kept.size_bytes == 3 * ENTRY
+        assert kept.size_bytes == beside + 3 * ENTRY
     if name == "experience-replay":
-        assert kept.size_bytes == 3 * (4 * 64**2 + ENTRY_BYTES)
+        assert kept.size_bytes == beside + 3 * (4 * 64**2 + ENTRY_BYTES)
+
+
+def test_twenty_kilobytes_hold_fifteen_clips():
+    network = model()
+    kept = retention(MethodSettings("der++"), network, 20_000)
+    kept = kept.after(network, clips("many", [0, 1, 2, 3, 4, 5] * 4), ["normal"] * 24)
+    assert len(kept.memory.exemplars) == 15 and kept.size_bytes == 15 * ENTRY <= 20_000
 
 
 @pytest.mark.parametrize(("name", "limit"), [("ewc", 200_000), ("lwf", 200_000), ("der++", 1000), ("a-gem", 0)])

@@ -15,7 +15,9 @@ from mcoe_model.learning.metrics import (
     holm,
     mcnemar,
     nested_difference,
+    nested_gain_interval,
     paired_difference,
+    paired_share_interval,
     recovered_gain,
     recovered_gain_interval,
     score,
@@ -229,6 +231,55 @@ def test_clips_of_one_subject_stay_together() -> None:
     assert many == pytest.approx(single)
 
 
+def test_a_clip_that_counts_twice_is_as_two_of_a_subject() -> None:
+    arm, reference, subjects = people(np.random.default_rng(4), 12, 0.03, 3)
+    times = np.random.default_rng(4).integers(1, 4, len(subjects))
+    found = paired_difference(arm, reference, subjects, weights=times / times.sum(), seed=0)
+    repeated = (arm.repeat(times, 1), reference.repeat(times, 1), list(np.repeat(subjects, times)))
+    assert found == pytest.approx(paired_difference(*repeated, seed=0))
+    assert found.estimate == pytest.approx(((arm - reference) * times).sum() / (3 * times.sum()))
+    with pytest.raises(ValueError, match="weights"):
+        paired_difference(arm, reference, subjects, weights=times[1:] / 2, seed=0)
+
+
+def test_the_share_of_a_whole_has_the_interval_of_subjects_and_seeds() -> None:
+    """It holds the estimate, widens with either's spread, and is none where the whole may be nothing."""
+    generator = np.random.default_rng(9)
+    subjects = [f"{who:03d}" for who in range(30)]
+
+    def width(between_people: float, between_seeds: float) -> float:
+        whole = 0.5 + 0.02 * generator.normal(size=(6, 30))
+        share = 0.6 + between_people * generator.normal(size=30) + between_seeds * generator.normal(size=(6, 1))
+        part = whole * share
+        found = paired_share_interval(part, whole, subjects, seed=0)
+        assert found is not None and found == paired_share_interval(part, whole, subjects, seed=0)
+        assert found[0] < part.sum() / whole.sum() < found[1]
+        return found[1] - found[0]
+
+    assert width(0.2, 0.0) > 3 * width(0.01, 0.01) and width(0.0, 0.2) > 3 * width(0.01, 0.01)
+    exact = paired_share_interval(np.full((2, 3), 0.2), np.full((2, 3), 0.8), list("abc"), seed=0)
+    assert exact == pytest.approx((0.25, 0.25))
+    weighted = paired_share_interval(
+        np.array([[0.1, 0.4]]), np.array([[0.4, 0.4]]), list("aa"), weights=np.array([3.0, 1.0]), seed=0
+    )
+    assert weighted == pytest.approx((0.7 / 1.6, 0.7 / 1.6))
+    may_be_nothing = np.array([[1.0, -0.9, 0.1, -0.1]])
+    assert paired_share_interval(may_be_nothing, may_be_nothing, list("abcd"), seed=0) is None
+    with pytest.raises(ValueError, match="part"):
+        paired_share_interval(np.zeros((2, 3)), np.zeros((3, 2)), list("abc"), seed=0)
+
+
+def test_the_interval_of_a_share_covers_the_truth_about_as_often_as_it_says() -> None:
+    generator, covered = np.random.default_rng(10), 0
+    subjects = [f"{who:03d}" for who in range(40)]
+    for repetition in range(200):
+        whole = 0.5 + 0.1 * generator.normal(size=40) + 0.05 * generator.normal(size=(10, 1))
+        part = 0.35 + 0.1 * generator.normal(size=40) + 0.05 * generator.normal(size=(10, 1))
+        found = paired_share_interval(part, whole, subjects, seed=repetition, draws=500)
+        covered += found is not None and found[0] <= 0.7 <= found[1]
+    assert 0.88 <= covered / 200 <= 1.0
+
+
 def nested(
     generator: np.random.Generator, seeds: int, between_seeds: float
 ) -> list[tuple[np.ndarray, np.ndarray, list[str]]]:
@@ -292,6 +343,29 @@ def test_the_recovered_gain_has_no_interval_when_there_may_be_nothing_to_recover
     base, upper = np.full(20, 0.3), np.array([0.1, 0.6] * 10)
     subjects = [str(index) for index in range(20)]
     assert recovered_gain_interval(base, upper, upper[::-1] * 0 + 0.3, subjects, seed=1) is None
+
+
+def test_the_recovered_gain_of_other_people_under_every_seed() -> None:
+    """Its interval holds the estimate, knows that seeds differ, and is none where there may be nothing to recover."""
+    generator = np.random.default_rng(1)
+    subjects = [str(index // 10) for index in range(80)]
+
+    def interval(between_seeds: float) -> tuple[float, float]:
+        runs = []
+        for _ in range(10):
+            base, possible = np.full(80, 0.3), np.repeat(generator.normal(0.3, 0.03, 8), 10)
+            share = np.repeat(generator.normal(0.8 + between_seeds * generator.normal(), 0.1, 8), 10)
+            runs.append((base, base + possible * share, base + possible, subjects))
+        found = nested_gain_interval(runs, seed=1)
+        together = [np.concatenate([run[place] for run in runs]).mean() for place in range(3)]
+        assert found is not None and found == nested_gain_interval(runs, seed=1)
+        assert found[0] < recovered_gain(*together) < found[1]
+        return found
+
+    same, apart = interval(0.0), interval(0.3)
+    assert apart[1] - apart[0] > 2 * (same[1] - same[0])
+    base, upper = np.full(80, 0.3), np.repeat([0.0, 0.61] * 4, 10)
+    assert nested_gain_interval([(base, base, upper, subjects)] * 3, seed=1) is None
 
 
 @pytest.mark.parametrize(

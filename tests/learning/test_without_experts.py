@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from client.learner import check_in, learn
 from mcoe_model.data.cache import Clips
@@ -81,6 +83,27 @@ def test_it_learns_with_either_optimiser(clips: Clips, normalisation: Normalisat
         )  # fmt: skip
         assert used == ()
         assert curve[-1].loss < 0.9 * curve[0].loss, optimiser
+
+
+def test_the_published_descent_is_the_releases(
+    clips: Clips, normalisation: Normalisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Watched(torch.optim.SGD):
+        def __init__(self, *parameters: Any, **settings: Any) -> None:
+            super().__init__(*parameters, **settings)
+            made.append(self.defaults)
+
+    monkeypatch.setattr(torch.optim, "SGD", Watched)
+    recipe, samples = SMALL.published_recipe, PictureSamples(clips, (0, 1), normalisation)
+    training = replace(recipe.training, epochs=1)
+    fine_tune(
+        build("seen-small", seed=1), samples, training, train_mode="full", keys=(0,), optimiser=recipe.optimiser
+    )
+    [found] = made
+    names = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
+    assert [found[name] for name in names] == [0.015, 0.9, 0, 1e-3, False]
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
