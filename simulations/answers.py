@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcoe_model.learning.metrics import Scores, paired_difference, recovered_gain, recovered_gain_interval, score
-from mcoe_model.networks.presets import PRESETS
-from simulations.arms import CENTRALISED, read_predictions
+from mcoe_model.networks.presets import config_of
+from simulations.arms import ALL_DATA, CENTRALISED, read_predictions
 from simulations.scene import Scene, open_scene
 
 #: A setting says something about federation only if centralised training gains at least this much WAR over the base.
@@ -64,6 +64,12 @@ def arm_answers(folders: Sequence[Path]) -> dict[str, Answers]:
         for scene in map(open_scene, folders)
     ]
     return {arm: pool([one[arm] for one in found]) for arm in found[0]}
+
+
+def learned_answers(folder: Path) -> Answers:
+    """What a model of all data in one place says of the clips that it learned from."""
+    scene = open_scene(folder)
+    return pool([answers_of(scene, ["all_data"], part) for part in ALL_DATA])
 
 
 def choose_centralised(folder: Path) -> str | None:
@@ -146,7 +152,7 @@ def answers_of(scene: Scene, names: Sequence[str], part: str, number: int | None
     if number is None:
         expected = [one.predicted() for one in said]
     else:
-        lengths, sampling = tuple(record.n_frames for record in shown), PRESETS[scene.settings.preset].sampling
+        lengths, sampling = tuple(record.n_frames for record in shown), config_of(scene.settings.preset).sampling
         expected = [one.random_pass(sampling, scene.settings.seed, number, lengths) for one in said]
     return Answers(
         said[0].names,

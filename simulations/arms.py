@@ -20,7 +20,7 @@ from mcoe_model.learning.samples import PictureSamples
 from mcoe_model.learning.settings import FineTuneSettings, Recipe
 from mcoe_model.learning.weights import backbone_sha256, load_model, tensors_of
 from mcoe_model.model_file import Generation, ModelCard, file_sha256, read_model, write_model
-from mcoe_model.networks import Network, build, picture_encoder
+from mcoe_model.networks import McoeConfig, Network, build, config_of, picture_encoder
 from mcoe_model.networks.resnet import ResNet, load_imagenet
 from mcoe_model.progress import Progress, silent
 from server.cohort import cohort_size
@@ -29,6 +29,8 @@ from simulations.settings import SimulationSettings
 
 #: The two forms of centralised fine-tuning at equal presentations: the clients' batch size, and batch x cohort.
 CENTRALISED = ("centralised", "centralised-large-batch")
+#: The parts that everything that learns from all data in one place learns from.
+ALL_DATA = ("base", "clients")
 #: The origin of a model of random weights, on its card.
 UNTRAINED = "untrained"
 
@@ -66,17 +68,17 @@ def train_base(folder: Path, progress: Progress = silent) -> None:
 def train_all_data(folder: Path, progress: Progress = silent) -> None:
     """All data in one place: from scratch on base and clients together, as long as base and rounds take together."""
     scene = open_scene(folder)
-    clips = (len(scene.indices(part)) for part in ("base", "clients"))
+    clips = (len(scene.indices(part)) for part in ALL_DATA)
     epochs = presentations_of_all(scene.settings, len(scene.subjects("clients")), *clips)
     recipe = scene.settings.base_recipe
     recipe = replace(recipe, training=replace(recipe.training, epochs=epochs))
-    _from_scratch(scene, "all_data", ("base", "clients"), recipe, progress)
+    _from_scratch(scene, "all_data", ALL_DATA, recipe, progress)
 
 
 def train_by_recipe(folder: Path, progress: Progress = silent) -> None:
     """A model of its own, from scratch on base and clients together, with the recipe of its preset."""
     scene = open_scene(folder)
-    _from_scratch(scene, "all_data", ("base", "clients"), scene.settings.base_recipe, progress)
+    _from_scratch(scene, "all_data", ALL_DATA, scene.settings.base_recipe, progress)
 
 
 def train_centralised(folder: Path, arm: str, progress: Progress = silent) -> None:
@@ -135,6 +137,25 @@ def fresh_model(settings: SimulationSettings, *, quiet: bool = False) -> Network
     return model
 
 
+def unlike_published(settings: SimulationSettings) -> str | None:
+    """One line for a run that begins MCO-E Net from random weights, where the publication begins from ImageNet's.
+
+    Where these fit (`mcoe`, `mcoe-edge`) it is said under every protocol; the smaller presets cannot have them, and of
+    those it is said where the published training is asked for. None for any other run.
+    """
+    config = config_of(settings.preset)
+    if not isinstance(config, McoeConfig) or settings.imagenet or settings.base not in ("train", "scratch"):
+        return None
+    resnet_18 = config.norm == "batch" and (config.width, config.blocks) == (64, (2, 2, 2, 2))
+    if not resnet_18 and settings.protocol != "published":
+        return None
+    why = "there is no --imagenet FILE" if resnet_18 else "these do not fit it"
+    return (
+        f"MCO-E Net as published starts from ImageNet's weights, {settings.preset} here from random ones, since {why}: "
+        "do not expect the published figures."
+    )
+
+
 def _from_scratch(scene: Scene, arm: str, parts: tuple[str, ...], recipe: Recipe, progress: Progress) -> None:
     model = fresh_model(scene.settings, quiet=True)
     indices = tuple(sorted(index for part in parts for index in scene.indices(part)))
@@ -191,7 +212,10 @@ def _curve(scene: Scene, arm: str) -> Callable[[Epoch], None]:
 def _write(
     scene: Scene, arm: str, model: Network, origin: str, trained_on: dict[str, str], parent: ModelCard | None = None
 ) -> None:
-    """Write an arm's model with its card; a child keeps its parent's generation."""
+    """Write an arm's model with its card; a child keeps its parent's generation.
+
+    The card of one from scratch says how its beginning is unlike the publication's.
+    """
     tensors = tensors_of(model)
     trained_on = {"data": scene.settings.data or "synthetic", "test_sha256": scene.parts.test_sha256, **trained_on}
     if parent is not None:
@@ -205,7 +229,8 @@ def _write(
             top_k=model.config.top_k,
             representation=scene.clips.representation,
         )
-        card = ModelCard(generation, origin, trained_on=trained_on)
+        caution = unlike_published(scene.settings)
+        card = ModelCard(generation, origin, trained_on=trained_on | ({"unlike_published": caution} if caution else {}))
     write_model(scene.paths.arm(arm), tensors, card)
 
 

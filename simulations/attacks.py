@@ -12,7 +12,9 @@ Letters: F hostile clients of K. A hostile client is the product's own client wh
 - ``boost``: its update is multiplied, as in model replacement (Bagdasaryan 2020, https://arxiv.org/abs/1807.00459,
   section 4.2); infinity means as far as this round's norm bound lets it, which a real attacker does not know.
 
-Differs from the papers: hostile clients take part in every round from the first one on.
+Who is hostile is drawn from all clients by the run's seed, the same ones under every attack and rule: the first ids
+would be people of one light in the `see-like` design. Differs from the papers: hostile clients take part in every round
+from the first one on.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ from server.presence import packed
 from simulations.coordination import coordinate, open_registry
 from simulations.flower_app import SubjectStore, run_folder
 from simulations.local_grid import LOCAL_POLL, LocalGrid
-from simulations.scene import cache_folder, open_scene
+from simulations.scene import Scene, cache_folder, open_scene
 
 Poison = Literal["none", "flip", "uniform-flip", "targeted-flip", "backdoor", "colluding-backdoor"]
 #: The targeted flip: what is to be overlooked, and what it is to be taken for.
@@ -104,13 +106,20 @@ class Patched(Clips):
         return frames, events
 
 
+def hostile_clients(scene: Scene, hostile: int) -> tuple[str, ...]:
+    """The clients that are hostile, in ascending order, drawn by the run's seed; fewer are some of more."""
+    clients = scene.subjects("clients")
+    order = stream(scene.settings.seed, "hostile clients").permutation(len(clients))
+    return tuple(sorted(clients[place] for place in order[:hostile]))
+
+
 class HostileStore(SubjectStore):
-    """A subject whose clips are poisoned before they are learned; the first ``hostile`` subjects collude."""
+    """A subject whose clips are poisoned before they are learned; ``hostile`` of the run's clients collude."""
 
     def __init__(self, partition: int, folder: Path, poison: Poison, hostile: int = 1) -> None:
         super().__init__(open_scene(folder), partition)
         self._poison = poison
-        self._colluding = self._scene.subjects("clients")[:hostile] if poison == "colluding-backdoor" else ()
+        self._colluding = hostile_clients(self._scene, hostile) if poison == "colluding-backdoor" else ()
 
     def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         clean = super().samples(model, train_mode)
@@ -183,11 +192,11 @@ def _boosted(update: Tensors, boost: float) -> ArrayRecord:
 
 
 def run_attack(folder: Path, attack: Attack, pool: ProcessPoolExecutor) -> Outcome:
-    """The rounds of a run that `begin_variant` made, the first clients of which are hostile, and what they came to."""
+    """The rounds of a run that `begin_variant` made, some clients of which are hostile, and what they came to."""
     scene = open_scene(folder)
-    subjects = scene.subjects("clients")
-    nodes = [_node(partition, attack) for partition in range(len(subjects))]
-    hostile = {f"subject-{subject}" for subject in subjects[: attack.hostile]}
+    subjects, drawn = scene.subjects("clients"), hostile_clients(scene, attack.hostile)
+    nodes = [_node(partition, attack, subject in drawn) for partition, subject in enumerate(subjects)]
+    hostile = {f"subject-{subject}" for subject in drawn}
     verdicts: list[bool] = []
 
     def watch(event: Event) -> None:
@@ -201,8 +210,7 @@ def run_attack(folder: Path, attack: Attack, pool: ProcessPoolExecutor) -> Outco
     return Outcome(len(subjects), *measured, len(verdicts), sum(verdicts))
 
 
-def _node(partition: int, attack: Attack) -> dict[str, Any]:
-    poisons = partition < attack.hostile
+def _node(partition: int, attack: Attack, poisons: bool) -> dict[str, Any]:
     return {
         "partition-id": partition,
         "poison": attack.poison if poisons else "none",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -12,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mcoe_model.errors import ExitCode, McoeError, NotResumable, SettingsError
+from mcoe_model.errors import DiskFull, ExitCode, McoeError, NotResumable, SettingsError
 from mcoe_model.files import read_json
 from simulations.scene import Paths
 from simulations.settings import SimulationSettings, make_settings, read_toml
@@ -101,6 +102,12 @@ def errors_as_one_line(
     """What is expected to go wrong inside ends the program with one line on standard error and its exit code."""
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        _end(f"stopped: nobody reads what is printed any more; {how_to_go_on}", ExitCode.INTERRUPTED)
+    except DiskFull as fault:
+        _end(f"error: {fault}; {how_to_go_on}", fault.exit_code)
     except McoeError as fault:
         _end(f"error: {fault}", fault.exit_code)
     except BrokenProcessPool:

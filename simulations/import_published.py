@@ -11,7 +11,8 @@ from pathlib import Path
 from mcoe_model.errors import OutputExists, SettingsError
 from mcoe_model.learning.weights import backbone_sha256, tensors_of
 from mcoe_model.model_file import SEE_NORMALISATION, Generation, ModelCard, file_sha256, write_model
-from mcoe_model.networks import PRESETS, build, from_published, read_state_dict
+from mcoe_model.networks import PRESETS, build, find_config, from_published, read_state_dict
+from mcoe_model.networks.presets import SEEN_FORM
 from simulations.command import command
 
 EXAMPLES = """
@@ -32,12 +33,12 @@ def main(arguments: list[str] | None = None) -> None:
         prog="import_published.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path, help="the .pth or .safetensors file")
-    parser.add_argument("--model", required=True, help=f"preset of the published structure: {', '.join(PRESETS)}")
+    parser.add_argument("--model", required=True, help=f"preset of the published structure: {_known()}")
     parser.add_argument("--labels", required=True, help="the emotions in the checkpoint's order, with commas between")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the model file to write")
     asked = parser.parse_args(arguments)
-    if asked.model not in PRESETS:
-        raise SettingsError([f"--model must be one of {', '.join(PRESETS)}, not {asked.model!r}"])
+    if find_config(asked.model) is None:
+        raise SettingsError([f"--model must be one of {_known()}, not {asked.model!r}"])
     if asked.out.exists():
         raise OutputExists(f"{asked.out} exists already; name another with --out")
     labels = [label.strip() for label in asked.labels.split(",")]
@@ -58,6 +59,10 @@ def import_published(checkpoint: Path, preset: str, labels: list[str], target: P
     )
     source = {"source": checkpoint.name, "source_sha256": file_sha256(checkpoint), "label_order": labels}
     write_model(target, tensors, ModelCard(generation, "published checkpoint", trained_on=source))
+
+
+def _known() -> str:
+    return f"{', '.join(PRESETS)}; {SEEN_FORM}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One device learns one stream with one method: lesson after lesson, asked of every domain after every stage.
 
-Letters: T stages, N clips that are asked of.
+Letters: T stages, N clips that are asked of, c emotions.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,12 @@ from mcoe_model.learning.method import Retention
 from mcoe_model.learning.methods import MethodSettings, retention
 from mcoe_model.learning.samples import FeatureSamples
 from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.names import EMOTIONS
 from mcoe_model.networks import MCOENet
 from mcoe_model.streams import Key
 from simulations.continual_settings import OwnMethod
 from simulations.own import make
-from simulations.streams import DeviceStream, lessons
+from simulations.streams import Clips, DeviceStream, lessons
 
 
 @dataclass(frozen=True)
@@ -35,37 +37,67 @@ class Known:
     lightings: dict[int, str]
     told: dict[int, int]
 
-    def asked(self, clips: tuple[int, ...]) -> FeatureSamples:
+    def asked(self, clips: Clips) -> FeatureSamples:
         """These clips with their true emotions."""
         return self.samples.at([self.position[clip] for clip in clips])
 
-    def learned(self, clips: tuple[int, ...]) -> FeatureSamples:
+    def learned(self, clips: Clips) -> FeatureSamples:
         """These clips with the labels that they were given."""
         return replace(self.asked(clips), labels=np.array([self.told[clip] for clip in clips], np.int64))
 
 
-#: Accuracy on every stage's held-out clips and on its unseen ones: (T,) each.
-Asked = tuple[NDArray[np.float64], NDArray[np.float64]]
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """What is asked after every stage of a stream: its clips, ascending, with their true emotions.
 
-
-@dataclass(frozen=True)
-class Learned:
-    """What came of a stream: R on own held-out clips and on unseen people, (T + 1, T) each, and the most bytes kept.
-
-    ``rejected``: how many of its updates went into no model, since they or their round were not fit; alone there are
-    none.
+    ``held_out`` and ``unseen`` say which of them are asked for which stage's domain.
     """
 
-    own: NDArray[np.float64]
-    unseen: NDArray[np.float64]
+    clips: Clips
+    emotions: NDArray[np.int64]  # (N,)
+    held_out: NDArray[np.bool_]  # (T, N)
+    unseen: NDArray[np.bool_]  # (T, N)
+
+    @staticmethod
+    def of(stream: DeviceStream, known: Known) -> Questions:
+        clips = tuple(sorted({clip for stage in stream.stages for clip in (*stage.held_out, *stage.unseen)}))
+        return Questions(
+            clips,
+            known.asked(clips).labels,
+            np.array([np.isin(clips, stage.held_out) for stage in stream.stages]),
+            np.array([np.isin(clips, stage.unseen) for stage in stream.stages]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What came of a stream: what was predicted after every stage, the base first, and the most bytes kept.
+
+    ``predicted`` is the share of each clip's windows that was taken for each emotion. ``rejected``: how many of the
+    updates went into no model, since they or their round were not fit; alone there are none.
+    """
+
+    questions: Questions
+    predicted: NDArray[np.float32]  # (T + 1, N, c)
     bytes_kept: int
     rejected: int = 0
 
-    @staticmethod
-    def of(rows: Sequence[Asked], bytes_kept: int, rejected: int = 0) -> Learned:
-        """From what was found after every stage, the base first."""
-        own, unseen = (np.array(side) for side in zip(*rows, strict=True))  # (T + 1, T) each
-        return Learned(own, unseen, bytes_kept, rejected)
+    @cached_property
+    def correct(self) -> NDArray[np.float64]:
+        """How much of each clip was recognised: (T + 1, N)."""
+        emotions = self.questions.emotions
+        shares: NDArray[np.float64] = self.predicted[:, np.arange(len(emotions)), emotions].astype(np.float64)
+        return shares
+
+    @cached_property
+    def own(self) -> NDArray[np.float64]:
+        """R on own held-out clips: (T + 1, T)."""
+        return _accuracy(self.correct, self.questions.held_out)
+
+    @cached_property
+    def unseen(self) -> NDArray[np.float64]:
+        """R on unseen people: (T + 1, T)."""
+        return _accuracy(self.correct, self.questions.unseen)
 
 
 def learn_stream(
@@ -89,7 +121,8 @@ def learn_stream(
     """
     model = copy.deepcopy(base)
     kept = begin(method, copy.deepcopy(base), limit_bytes)
-    rows = accuracy(model, known, [stream], exact)
+    questions = Questions.of(stream, known)
+    said = predict(model, known, [questions], exact)
     most, number = 0, 0
     for stage, content in enumerate(stream.stages):
         if is_joint(method):
@@ -105,8 +138,8 @@ def learn_stream(
                     kept = within(kept.after(model, samples, [known.lightings[clip] for clip in clips]), limit_bytes)
                     most = max(most, kept.size_bytes)
                 number += 1
-        rows += accuracy(model, known, [stream], exact)
-    return Learned.of(rows, most)
+        said += predict(model, known, [questions], exact)
+    return Learned(questions, np.stack(said), most)
 
 
 def is_joint(method: MethodSettings | OwnMethod) -> bool:
@@ -114,10 +147,12 @@ def is_joint(method: MethodSettings | OwnMethod) -> bool:
     return isinstance(method, MethodSettings) and method.name == "joint"
 
 
-def begin(method: MethodSettings | OwnMethod, base: MCOENet, limit_bytes: int) -> Retention | None:
+def begin(
+    method: MethodSettings | OwnMethod, base: MCOENet, limit_bytes: int, *, in_rounds: bool = False
+) -> Retention | None:
     """What a method keeps before its first lesson. Raises as `retention`, and as `own.make` for one's own."""
     if isinstance(method, MethodSettings):
-        return retention(method, base, limit_bytes)
+        return retention(method, base, limit_bytes, in_rounds=in_rounds)
     made: Retention = make(method.own, base, limit_bytes)
     return within(made, limit_bytes)
 
@@ -130,24 +165,23 @@ def within(kept: Retention, limit_bytes: int) -> Retention:
     return kept
 
 
-def accuracy(model: MCOENet, known: Known, streams: Sequence[DeviceStream], exact: bool) -> list[Asked]:
-    """The model's accuracy on every stream."""
-    stages = [one for stream in streams for one in stream.stages]
-    asked = tuple(sorted({clip for one in stages for clip in (*one.held_out, *one.unseen)}))
-    correct = dict(zip(asked, _correct(model, known.asked(asked), exact), strict=True))
-    return [
-        (
-            np.array([np.mean([correct[clip] for clip in one.held_out]) for one in stream.stages]),
-            np.array([np.mean([correct[clip] for clip in one.unseen]) for one in stream.stages]),
-        )
-        for stream in streams
-    ]
+def predict(
+    model: MCOENet, known: Known, questions: Sequence[Questions], exact: bool
+) -> list[NDArray[np.float32]]:
+    """What the model says of the clips of each of these questions: (N, c) each, as `Learned` has it."""
+    asked = tuple(sorted({clip for one in questions for clip in one.clips}))
+    said = _predicted(model, known.asked(asked), exact)
+    place = {clip: row for row, clip in enumerate(asked)}
+    return [said[[place[clip] for clip in one.clips]] for one in questions]
 
 
-def _correct(model: MCOENet, samples: FeatureSamples, exact: bool) -> NDArray[np.float64]:
-    """Whether each clip is recognised, or the probability that it is: (N,)."""
-    if not exact:
-        return np.array(measure(model, samples).hits, np.float64)
-    expected = evaluate(model, samples).predicted()  # (N, c)
-    correct: NDArray[np.float64] = expected[np.arange(len(samples.names)), samples.labels]
-    return correct
+def _predicted(model: MCOENet, samples: FeatureSamples, exact: bool) -> NDArray[np.float32]:
+    """Of every window, or of the middle one alone: (N, c)."""
+    if exact:
+        return evaluate(model, samples).predicted().astype(np.float32)
+    return np.eye(len(EMOTIONS), dtype=np.float32)[list(measure(model, samples).predicted)]
+
+
+def _accuracy(correct: NDArray[np.float64], domains: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The mean over the clips (T, N) of each domain: (T + 1, N) -> (T + 1, T)."""
+    return np.stack([correct[:, clips].mean(axis=1) for clips in domains], axis=1)

@@ -24,7 +24,7 @@ from typing import Any, get_args
 from mcoe_model.data.representations import REPRESENTATIONS
 from mcoe_model.errors import McoeError, NotResumable, SettingsError
 from mcoe_model.learning.methods import MethodName
-from mcoe_model.networks.presets import PRESETS, add_preset
+from mcoe_model.networks.presets import PRESETS, add_preset, find_config
 from server.aggregation import RULES, add_rule
 
 #: What can be one's own in a federated simulation, and the setting that names it. A comparison of methods against
@@ -65,7 +65,8 @@ _OURS: Mapping[str, frozenset[str]] = {
 
 def is_own(kind: str, said: str) -> bool:
     """Whether this names somebody's own code rather than ours. Loads nothing."""
-    return said not in _OURS[kind] and (_is_path(said) or said in entry_points(group=_group(kind)).names)
+    ours = said in _OURS[kind] or (kind == "model" and find_config(said) is not None)
+    return not ours and (_is_path(said) or said in entry_points(group=_group(kind)).names)
 
 
 def locate(kind: str, said: str) -> Own:

@@ -18,10 +18,10 @@ from mcoe_model.data.partition import (
     split_subjects,
 )
 from mcoe_model.data.reader import ClipRecord
-from mcoe_model.data.synthetic.design import SESSION_TAKES
 from mcoe_model.errors import TooFewSubjects
 from mcoe_model.files import write_json
 from simulations.settings import SimulationSettings
+from simulations.streams import session_order
 
 PARTS = ("base", "clients", "validation", "test")
 #: Sessions of a synthetic wearer that are learned; what comes after them is `later`.
@@ -91,8 +91,10 @@ def make_parts(settings: SimulationSettings, records: Sequence[ClipRecord]) -> P
         raise TooFewSubjects(f"the base's subjects have no clip in {settings.base_lighting}: see --base-lighting")
     wearers = [record for record in learned if record.subject in clients]
     if settings.design == "wearable":
-        later = tuple(record.name for record in wearers if record.take // SESSION_TAKES > LEARNED_SESSIONS)
-        wearers = [record for record in wearers if record.take // SESSION_TAKES <= LEARNED_SESSIONS]
+        # by session, not by take: another reader counts takes anew in every session
+        after = sorted({record.session for record in wearers}, key=session_order)[LEARNED_SESSIONS:]
+        later = tuple(record.name for record in wearers if record.session in after)
+        wearers = [record for record in wearers if record.session not in after]
     names = tuple(record.name for record in wearers)
     return Parts(base, names, validation, test, _owners(settings, wearers), later)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from mcoe_model.names import EMOTIONS
 from simulations.answers import ARMS
 from simulations.api import run
+from simulations.arms import unlike_published
 from simulations.command import command, make_parser, read_request
 from simulations.console import Display
 from simulations.settings import SimulationSettings
@@ -68,6 +69,8 @@ def _introduce(settings: SimulationSettings, folder: Path, display: Display, *, 
             "[yellow]The published split is by sequence: most test subjects are in training too. "
             "Do not read its numbers as accuracy on unseen people.[/yellow]"
         )
+    if caution := unlike_published(settings):
+        display.say(f"[yellow]{caution}[/yellow]")
     display.say(f"Chance level: {100 / len(EMOTIONS):.1f} % (7 emotions).")
 
 

@@ -18,7 +18,7 @@ from mcoe_model.errors import DataMissing, SettingsError
 from mcoe_model.learning.settings import BatchNorm, FineTuneSettings, Recipe, Schedule
 from mcoe_model.names import LIGHTINGS
 from mcoe_model.networks.mcoe import McoeConfig
-from mcoe_model.networks.presets import GROUP_ENDING, GROUP_PRESETS, PRESETS
+from mcoe_model.networks.presets import GROUP_ENDING, GROUP_PRESETS, PRESETS, SEEN_FORM, config_of, find_config
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
 from server.aggregation.optimiser import OPTIMISERS, OptimiserName, OptimiserSettings
@@ -60,7 +60,9 @@ class SimulationSettings:
     partition: Partition = _setting("subject", "whose the clients' clips are: subject, iid or label-skew")
     alpha: float = _setting(0.3, "with label-skew: Dirichlet's alpha; the smaller, the fewer emotions a client has")
     size: int = _setting(0, "side of the pictures in pixels; 0: the model's own")
-    model: str = _setting("mcoe-tiny", f"preset: {', '.join(PRESETS)}; or your own, as path/file.py:Class")
+    model: str = _setting(
+        "mcoe-tiny", f"preset: {', '.join(PRESETS)}; {SEEN_FORM}; or your own, as path/file.py:Class"
+    )
     base: str = _setting("train", "train (on the base subjects), scratch (rounds start from nothing) or a checkpoint")
     imagenet: str = _setting("", "file with torchvision's ResNet-18 weights for the backbones (.safetensors or .pth)")
     base_lighting: str = _setting("all", f"light of the base's clips: all, or of {', '.join(LIGHTINGS)}, with commas")
@@ -125,10 +127,13 @@ class SimulationSettings:
             "batch_norm": get_args(BatchNormPolicy),
             "local_method": get_args(LocalMethod),
         }.items():
-            if getattr(self, name) not in choices and not (name in KINDS and is_own(name, getattr(self, name))):
+            said = getattr(self, name)
+            ours = said in choices or (name == "model" and find_config(said) is not None)
+            if not ours and not (name in KINDS and is_own(name, said)):
+                form = f", {SEEN_FORM}" if name == "model" else ""
                 mine = ", or your own as path/file.py:Class" if name in KINDS else ""
                 flag = f"--{name.replace('_', '-')}"
-                found.append(f"{flag} must be one of {', '.join(choices)}{mine}, not {getattr(self, name)!r}")
+                found.append(f"{flag} must be one of {', '.join(choices)}{form}{mine}, not {said!r}")
         if is_own("model", self.model):
             try:
                 install({"model": locate("model", self.model)})
@@ -169,7 +174,7 @@ class SimulationSettings:
             found.append(f"--cohort must be 'all', a whole number or a share between 0 and 1, not {self.cohort!r}")
         if self.size and not 16 <= self.size <= 512:
             found.append(f"--size must be 0 (the model's own) or between 16 and 512 pixels, not {self.size}")
-        config = PRESETS.get(self.preset)
+        config = find_config(self.preset)
         if config and config.fixed_size and self.picture_size != config.input_size:
             found.append(f"--size must be 0: {self.model} takes pictures of {config.input_size} pixels only")
         if self.imagenet and config and not (isinstance(config, McoeConfig) and config.norm == "batch"):
@@ -207,7 +212,7 @@ class SimulationSettings:
         return SyntheticSettings(
             subjects=self.subjects,
             sequences=self.sequences or None,
-            size=self.picture_size if self.preset in PRESETS else 64,
+            size=self.picture_size if find_config(self.preset) else 64,
             design=self.design if self.design in DESIGNS else "see-like",
             seed=self.seed,
         )
@@ -215,7 +220,7 @@ class SimulationSettings:
     @property
     def picture_size(self) -> int:
         """Side of the pictures the network sees, in pixels."""
-        return self.size or PRESETS[self.preset].input_size
+        return self.size or config_of(self.preset).input_size
 
     @property
     def preset(self) -> str:
@@ -256,7 +261,7 @@ class SimulationSettings:
     @property
     def base_recipe(self) -> Recipe:
         """How the base, and everything else that starts from scratch, is trained centrally: as its model says."""
-        config = PRESETS[self.preset]
+        config = config_of(self.preset)
         recipe = config.published_recipe if self.protocol == "published" else config.recipe
         epochs = self.base_epochs or recipe.training.epochs
         return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=epochs))

@@ -6,6 +6,7 @@ are a few clips each.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ from typing import Literal
 import numpy as np
 
 from mcoe_model.data.reader import ClipRecord
-from mcoe_model.data.synthetic.design import SESSION_TAKES
 from mcoe_model.errors import DataInvalid, TooFewSubjects
 from mcoe_model.names import EMOTIONS, LIGHTINGS
 from mcoe_model.streams import stream
@@ -61,7 +61,7 @@ def device_streams(
 ) -> tuple[DeviceStream, ...]:
     """The stream of every learner, or the one of all learners with ``subjects``.
 
-    - ``sessions``: the subject's dated sessions in their order.
+    - ``sessions``: the subject's sessions in the order of their names (`session_order`).
     - ``lighting``: normal light, which the base knows, then the other lightings in an order drawn for each subject.
     - ``emotions``: every clip of the subject, two or three emotions a stage, in an order drawn for each subject.
     - ``subjects``: new people arrive in groups, on one device: lighting by lighting where everybody was recorded under
@@ -107,7 +107,7 @@ def device_streams(
             for name, members in groups.items()
         )
         return (DeviceStream("everyone", stages),)
-    return tuple(
+    streams = tuple(
         DeviceStream(
             subject,
             tuple(
@@ -122,6 +122,14 @@ def device_streams(
         )
         for subject in people
     )
+    stages_of = {len(one.stages): one.device for one in streams}
+    if len(stages_of) > 1:
+        (fewer, one), (more, other) = min(stages_of.items()), max(stages_of.items())
+        raise DataInvalid(
+            f"{one} has {fewer} stages in a stream of {kind} and {other} has {more}: stages are compared one by one, "
+            "so everybody needs as many; leave out whoever has fewer"
+        )
+    return streams
 
 
 def people_of(one: DeviceStream, records: Sequence[ClipRecord]) -> tuple[DeviceStream, ...]:
@@ -142,6 +150,11 @@ def people_of(one: DeviceStream, records: Sequence[ClipRecord]) -> tuple[DeviceS
     )
 
 
+def session_order(session: str) -> tuple[tuple[int, str], ...]:
+    """Sorts sessions by name, a number in it as a number: 10 after 9, a date (year first) after an earlier one."""
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", session) if part)
+
+
 def lessons(stage: Stage, clips: int) -> tuple[Clips, ...]:
     """A stage's clips to learn as lessons of at most ``clips``, as equal as can be; none where there are no clips."""
     if not stage.learned:
@@ -155,14 +168,14 @@ def _domains(
 ) -> dict[str, list[int]]:
     """A subject's clips by stage, in the order of the stages."""
     if kind == "sessions":
-        by = {f"session {records[i].take // SESSION_TAKES}": records[i].take // SESSION_TAKES for i in own}
-        if len(by) < 2:
+        sessions = sorted({records[i].session for i in own}, key=session_order)
+        if len(sessions) < 2:
+            only = sessions[0] or "without a name: these data do not tell sessions apart, as SEE does not"
             raise DataInvalid(
-                f"subject {subject} has no sessions: SEE's takes are repetitions of one sitting, not days; use the "
-                "synthetic design wearable (--design wearable), or --stream emotions"
+                f"subject {subject} has one session alone ({only}), and a stream of sessions needs two; name them in "
+                "sessions.json, use the synthetic design wearable (--design wearable), or --stream emotions"
             )
-        names = sorted(by, key=by.__getitem__)
-        return {name: [i for i in own if records[i].take // SESSION_TAKES == by[name]] for name in names}
+        return {f"session {session}": [i for i in own if records[i].session == session] for session in sessions}
     if kind == "lighting":
         under = {records[i].lighting for i in own}
         if len(under) < 2:
@@ -204,7 +217,7 @@ def _groups(
 
 def _held_out(records: Sequence[ClipRecord], own: Sequence[int]) -> set[int]:
     """Of a subject's performances in a session, by emotion and take, every second one, under all of its lightings."""
-    performances = sorted({(records[i].take // SESSION_TAKES, records[i].emotion, records[i].take) for i in own})
+    performances = sorted({(records[i].session, records[i].emotion, records[i].take) for i in own})
     sessions = {session for session, _, _ in performances}
     out = {one for session in sessions for one in [p for p in performances if p[0] == session][1::2]}
-    return {i for i in own if (records[i].take // SESSION_TAKES, records[i].emotion, records[i].take) in out}
+    return {i for i in own if (records[i].session, records[i].emotion, records[i].take) in out}

@@ -37,6 +37,8 @@ Examples:
 The same command goes on where it was stopped; runs that failed are tried again.
 """
 _HERE = Path(__file__).parent.parent
+#: The grid that `docs/study.md` is of; another's page has its name.
+_MAIN = _HERE / "studies" / "reduced.toml"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,13 +53,20 @@ def main(arguments: list[str] | None = None) -> None:
         print("\n".join(shell(line) for line in study.commands.values()))
         return
     failed = study.run(asked.jobs)
-    found = study.write(asked.page.absolute(), shell([*_told(asked)]))
-    study.display.console.print(f"Open the page: [bold]{asked.page}[/bold]", soft_wrap=True)
+    path = asked.page or page_of(asked.grid)
+    found = study.write(path.absolute(), shell([*_told(asked)]))
+    study.display.console.print(f"Open the page: [bold]{path}[/bold]", soft_wrap=True)
     if asked.json:
         print(json.dumps(found))
     if failed:
         first, fault = next(iter(failed.items()))
         raise McoeError(f"{len(failed)} runs failed, the first: {first}: {fault}; the same command tries them again")
+
+
+def page_of(grid: Path) -> Path:
+    """The page of a grid whose page nobody named: its own, so that no other is written over."""
+    name = "study" if grid.resolve() == _MAIN.resolve() else f"study-{grid.stem.replace('_', '-')}"
+    return Path("docs") / f"{name}.md"
 
 
 class Study:
@@ -204,7 +213,7 @@ def _json_row(row: Row) -> dict[str, Any]:
 
 def _told(asked: argparse.Namespace) -> list[str]:
     """The command as it can be given again."""
-    return ["simulations/study.py", str(asked.grid)]
+    return ["simulations/study.py", str(asked.grid), *(["--page", str(asked.page)] if asked.page else [])]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,7 +222,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("grid", type=Path, metavar="GRID.toml", help="the declared grid; see studies/")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the runs [runs/study-NAME]")
-    parser.add_argument("--page", type=Path, metavar="FILE", default=Path("docs/study.md"), help="[docs/study.md]")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE",
+        help="the page to write [docs/study.md for studies/reduced.toml, docs/study-GRID.md for another]",
+    )  # fmt: skip
     parser.add_argument(
         "--jobs", type=int, metavar="N", default=os.cpu_count() or 1, help="runs at a time [one per processor]"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -48,7 +49,8 @@ def page(
         f"comparisons of this page. *Better* or *worse*: the interval excludes 0 and the difference is at least "
         f"{100 * RELEVANT:.0f} point; *equivalent*: the interval lies within {100 * RELEVANT:.0f} point; else *not "
         "resolved*. Recovered gain is (federated - base) / (centralised - base); in brackets where centralised "
-        "training gains less than 5 points over the base, or that is not resolved: federation cannot be judged by it.",
+        "training gains less than 5 points over the base, or that is not resolved: federation cannot be judged by it. "
+        "Its interval is by the same bootstrap; there is none where resamples have nothing to recover.",
     ]
     parts.append(_in_short(tables))
     if figure:
@@ -78,6 +80,12 @@ def _in_short(tables: Sequence[Sequence[Row]]) -> str:
         f"Training in one place gains enough over the base for federation to be judged in {len(passed)} of "
         f"{len(judged)} settings" + (f": {', '.join(passed)}." if passed else ", so no recovered gain here counts.")
     )
+    reference = tables[0][0]
+    if reference.base is not None and reference.upper is not None:
+        gate += (
+            f" The reference's base is at {100 * reference.base:.1f} % WAR, its federated model at "
+            f"{100 * reference.war:.1f} % and centralised training from the base at {100 * reference.upper:.1f} %."
+        )
     return f"**In short**: of {len(compared)} comparisons {', '.join(named)}. " + (gate if judged else "")
 
 
@@ -85,7 +93,9 @@ def differences_figure(tables: Sequence[Sequence[Row]]) -> bytes:
     """Every setting's difference to the reference with its interval, as SVG; equal inputs give equal bytes."""
     rows = [row for table in tables for row in table if row.difference]
     with matplotlib.rc_context({"svg.hashsalt": "study", "font.size": 10, "axes.spines.top": False}):
-        figure = Figure(figsize=(8, 0.8 + 0.32 * len(rows)), layout="constrained", facecolor="white")
+        names = [textwrap.fill(row.value, 40, break_on_hyphens=False) for row in rows]
+        height = sum(0.14 + 0.18 * (1 + name.count("\n")) for name in names)
+        figure = Figure(figsize=(8, 0.8 + height), layout="constrained", facecolor="white")
         axes = figure.subplots()
         axes.axvspan(-100 * RELEVANT, 100 * RELEVANT, color="#eeeeee", zorder=0)
         axes.axvline(0, color="#999999", linewidth=1)
@@ -94,9 +104,9 @@ def differences_figure(tables: Sequence[Sequence[Row]]) -> bytes:
             colour = _COLOURS[row.verdict]
             axes.plot([100 * row.difference.low, 100 * row.difference.high], [place, place], color=colour, linewidth=2)
             axes.plot(100 * row.difference.estimate, place, _MARKERS[row.verdict], color=colour)
-        axes.set_yticks(range(len(rows)), [row.value for row in rows])
+        axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel("points of WAR against the reference, with 95 % interval (grey: within 1 point)")
+        figure.supxlabel("points of WAR against the reference, with 95 % interval (grey: within 1 point)", fontsize=10)
         drawn = io.BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue()
@@ -109,8 +119,10 @@ def _table(rows: Sequence[Row]) -> str:
 def _line(row: Row) -> str:
     found = row.difference
     gain = "-" if row.gain is None else f"{row.gain:.2f}"
+    if row.gain_interval:
+        gain += " [{:.2f}, {:.2f}]".format(*row.gain_interval)
     cells = (
-        row.value + (f" ({row.missing} seeds missing)" if row.missing else ""),
+        row.value + (f" ({row.missing} seed{'s' * (row.missing > 1)} missing)" if row.missing else ""),
         f"{100 * row.war:.1f}",
         f"{100 * row.uar:.1f}",
         "-" if row.worst_tenth is None else f"{100 * row.worst_tenth:.1f}",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mcoe_model.learning.metrics import Difference, holm, nested_difference
+from mcoe_model.learning.metrics import Difference, holm, nested_difference, nested_gain_interval, recovered_gain
 from simulations.answers import INFORMATIVE_GAIN, Answers, arm_answers
 from simulations.study_grid import Factor, Grid, Run, in_words
 
@@ -22,15 +22,19 @@ RELEVANT = 0.01
 class Row:
     """One value of a factor over all seeds; measures in [0, 1]. ``difference`` is None for the reference itself.
 
-    ``missing``: seeds whose run failed or was not made. ``informative``: whether training in one place gains enough
-    over the base for federation to be judged at all.
+    ``base`` and ``upper`` are the WAR of the base and of centralised training from it, which ``gain`` is measured by;
+    None where that did not run. ``missing``: seeds whose run failed or was not made. ``informative``: whether training
+    in one place gains enough over the base for federation to be judged at all.
     """
 
     value: str
     war: float
     uar: float
     worst_tenth: float | None
+    base: float | None
+    upper: float | None
     gain: float | None
+    gain_interval: tuple[float, float] | None
     informative: bool | None
     megabytes_up: float
     seconds: float
@@ -95,22 +99,23 @@ def _row(
         for run in runs
         if not run.reference and (other := of["reference", run.seed]).name in said
     ]
-    base, federated, most = (
-        float(np.concatenate([answers.correct() for answers in arm]).mean())
-        for arm in (
-            [line["base"] for line in lines],
-            [said[run.name]["federated"] for run in runs],
-            [line.get("centralised", line["base"]) for line in lines],
-        )
-    )
-    room = _difference([(line["centralised"], line["base"]) for line in lines if "centralised" in line])
+    judged = [
+        (line["base"], said[run.name]["federated"], line["centralised"])
+        for run, line in zip(runs, lines, strict=True)
+        if "centralised" in line and line["base"].subjects == said[run.name]["federated"].subjects
+    ]
+    base, federated, most = (_war([arms[place] for arms in judged]) for place in range(3)) if judged else (None,) * 3
+    room = _difference([(upper, base) for base, _, upper in judged])
     tenths = [score.worst_tenth for score in scores if score.worst_tenth is not None]
     return Row(
         value=in_words(runs[0].changed),
-        war=federated,
+        war=_war([said[run.name]["federated"] for run in runs]),
         uar=statistics.mean(score.uar for score in scores),
         worst_tenth=statistics.mean(tenths) if tenths else None,
-        gain=(federated - base) / (most - base) if most > base else None,
+        base=base,
+        upper=most,
+        gain=None if base is None or federated is None or most is None else recovered_gain(base, federated, most),
+        gain_interval=_gain_interval(judged) if judged else None,
         informative=room.estimate >= INFORMATIVE_GAIN and room.low > 0 if room else None,
         megabytes_up=statistics.mean(summaries[run.name]["bytes_up"] for run in runs) / 1e6,
         seconds=statistics.mean(summaries[run.name]["seconds"] for run in runs),
@@ -124,6 +129,17 @@ def _difference(pairs: Sequence[tuple[Answers, Answers]]) -> Difference | None:
     if not pairs or any(arm.subjects != other.subjects for arm, other in pairs):
         return None
     return nested_difference([(arm.correct(), other.correct(), arm.subjects) for arm, other in pairs], seed=0)
+
+
+def _war(arm: Sequence[Answers]) -> float:
+    """Over the clips of all seeds."""
+    return float(np.concatenate([answers.correct() for answers in arm]).mean())
+
+
+def _gain_interval(judged: Sequence[tuple[Answers, Answers, Answers]]) -> tuple[float, float] | None:
+    """Of the recovered gain, from base, federated and centralised arm of every seed."""
+    runs = [(base.correct(), arm.correct(), upper.correct(), base.subjects) for base, arm, upper in judged]
+    return nested_gain_interval(runs, seed=0)
 
 
 def _answers(folder: Path) -> dict[str, Answers]:

@@ -16,8 +16,16 @@ from mcoe_model.learning.metrics import Scores
 from mcoe_model.model_file import read_model, write_model
 from mcoe_model.names import EMOTIONS
 from server.registry import PUBLISHED, Registry
-from simulations.answers import ARMS, arm_answers, choose_centralised, gain, random_passes, validation_score
-from simulations.arms import CENTRALISED
+from simulations.answers import (
+    ARMS,
+    arm_answers,
+    choose_centralised,
+    gain,
+    learned_answers,
+    random_passes,
+    validation_score,
+)
+from simulations.arms import CENTRALISED, unlike_published
 from simulations.coordination import open_registry
 from simulations.parts import PARTS
 from simulations.scene import Scene, open_scene
@@ -57,10 +65,15 @@ def write_results(folder: Path, seconds: float) -> dict[str, Any]:
 
 
 def write_centralised_results(folder: Path, seconds: float) -> dict[str, Any]:
-    """Write summary.json and model.safetensors of a run that only trained centrally; returns the summary."""
+    """Write summary.json and model.safetensors of a run that only trained centrally; returns the summary.
+
+    ``all_data`` is what the model scored on the test part, ``trained_on`` on the clips that it learned from.
+    """
     scene = open_scene(folder)
     scored = arm_answers([folder])["all_data"].score()
-    summary = _what(scene.settings) | _counts(scene, seconds) | {"all_data": scored.to_json()}
+    learned = learned_answers(folder).score()
+    summary = _what(scene.settings) | _counts(scene, seconds)
+    summary |= {"all_data": scored.to_json(), "trained_on": learned.to_json()}
     if scene.settings.passes:
         summary["random_passes"] = random_passes([folder], scene.settings.passes)
     _write_model(folder, scene.paths.arm("all_data"), scored)
@@ -106,6 +119,7 @@ def _what(settings: SimulationSettings) -> dict[str, Any]:
         "fold": settings.fold,
         "chance": 1 / len(EMOTIONS),
         "seed": settings.seed,
+        "unlike_published": unlike_published(settings),
     }
 
 

@@ -162,7 +162,7 @@ def read_clips(
     made = "/".join([index.fingerprint, str(size), representation.name, version, str(_FORMAT)])
     path = cache / f"clips-{size}-{hashlib.sha256(made.encode()).hexdigest()[:16]}.json"
     if not path.exists():
-        with _only_builder(path):
+        with _only_builder(path, progress or silent):
             if not path.exists():
                 _build(reader, index, representation, size, path, progress or silent, workers)
     return Clips(path)
@@ -280,11 +280,15 @@ def resized(grey: Image.Image, size: int) -> Pictures:
 
 
 @contextmanager
-def _only_builder(path: Path) -> Iterator[None]:
-    """Hold the lock of the cache folder, so that a data set is decoded by one process at a time."""
+def _only_builder(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock of one data set's pictures, so that they are decoded by one process at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (path.parent / f".{path.stem}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(0, 1, "waiting for another process that decodes the same data")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -2,8 +2,10 @@
 
 import copy
 import errno
+import fcntl
 import json
 import os
+import queue
 import shutil
 import threading
 from multiprocessing.reduction import ForkingPickler
@@ -135,7 +137,7 @@ def test_nothing_usable_leaves_nothing(see: SeeFolder, tmp_path: Path) -> None:
         (see.folder("frame", name) / "00000.jpg").write_bytes(b"torn")
     with pytest.raises(DataInvalid, match=r"holds no usable sequence: 5 skipped: .*is torn"):
         open_clips(see.root, size=SIZE, cache=tmp_path / "cache")
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_a_disk_that_fails_to_read_does_not_shrink_the_data(
@@ -190,7 +192,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing(
     with pytest.raises(DiskFull, match=r"cache/clips-16-\w+\.u8, which needs 15,360 bytes"):
         open_clips(see.root, size=SIZE, cache=tmp_path / "cache", workers=2)
     monkeypatch.undo()
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
     assert len(open_clips(see.root, size=SIZE, cache=tmp_path / "cache").records) == 5
 
 
@@ -249,4 +251,27 @@ def test_two_at_once_decode_once(see: SeeFolder, tmp_path: Path) -> None:
         one.start()
     for one in both:
         one.join()
-    assert decoded == [1, 2, 3, 4, 5] and len(set(hashes)) == 1 and len(hashes) == 2
+    assert [done for done in decoded if done] == [1, 2, 3, 4, 5]  # 0: the other waits
+    assert len(set(hashes)) == 1 and len(hashes) == 2
+
+
+def test_who_waits_for_another_process_says_so_and_for_no_other_data(see: SeeFolder, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    open_clips(see.root, size=SIZE, cache=cache)
+    [lock] = cache.glob(".*.lock")
+    for made in cache.glob("clips-*"):
+        made.unlink()
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def build() -> None:
+        open_clips(see.root, size=SIZE, cache=cache, progress=lambda done, total, note: said.put(note))
+
+    waiting = threading.Thread(target=build)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting.start()
+        assert "waiting for another process" in said.get(timeout=60)
+        open_clips(see.root, size=SIZE // 2, cache=cache)
+        assert waiting.is_alive() and not list(cache.glob(f"clips-{SIZE}-*"))
+    waiting.join(60)
+    assert not waiting.is_alive() and list(cache.glob(f"clips-{SIZE}-*"))

@@ -128,7 +128,7 @@ def test_pictures_are_no_events(see: SeeFolder, rows: list[Row], tmp_path: Path)
     with pytest.raises(SettingsError, match=r"voxel-grid needs events, and .*clips.csv holds event pictures") as one:
         read_clips(reader, REPRESENTATIONS["voxel-grid"], size=SIZE, cache=tmp_path / "cache")
     assert one.value.exit_code == ExitCode.USAGE and "\n" not in str(one.value)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 BAD: dict[str, Callable[[Row], Row]] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.arms import presentations, presentations_of_all
+from simulations.arms import presentations, presentations_of_all, unlike_published
 from simulations.scene import open_scene
 from simulations.settings import SimulationSettings
 
@@ -21,6 +21,26 @@ def test_all_data_are_shown_as_often_as_base_training_and_rounds_show_them_toget
     assert presentations_of_all(SimulationSettings(**settings), 10, 300, 100) == 21
     assert presentations_of_all(SimulationSettings(**settings, base="scratch"), 10, 100, 100) == 12
     assert presentations_of_all(SimulationSettings(base_epochs=8, rounds=40, cohort="5"), 10, 100, 100) == 14
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"model": "mcoe"}, "no --imagenet"),
+        ({"model": "mcoe-edge", "base": "scratch"}, "no --imagenet"),
+        ({"model": "mcoe", "protocol": "published"}, "no --imagenet"),
+        ({"model": "mcoe-tiny", "protocol": "published"}, "do not fit"),
+        ({"model": "mcoe-edge", "batch_norm": "group", "protocol": "published"}, "do not fit"),
+        ({"model": "mcoe", "protocol": "published", "imagenet": "resnet18.safetensors"}, None),
+        ({"model": "mcoe-edge", "base": "trained.safetensors"}, None),
+        ({"model": "mcoe-tiny"}, None),
+        ({"model": "seen", "protocol": "published"}, None),
+        ({"model": "cmfnet", "protocol": "published"}, None),
+    ],
+)
+def test_a_run_that_lacks_imagenets_weights_says_what_that_costs(settings, why):
+    said = unlike_published(SimulationSettings(**settings))
+    assert said is None if why is None else why in said and "ImageNet" in said and "published figures" in said
 
 
 def test_a_run_trains_its_arms_for_as_long(finished_run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,32 @@ import numpy as np
 from mcoe_model.learning.weights import load_model
 from mcoe_model.names import EMOTIONS
 from mcoe_model.workers import spawn_pool
-from simulations.attacks import DISGUISE, NEARLY, TARGET, VICTIM, Attack, HostileStore, run_attack
+from simulations.attacks import DISGUISE, NEARLY, TARGET, VICTIM, Attack, HostileStore, hostile_clients, run_attack
 from simulations.coordination import open_registry
 from simulations.scene import open_scene
 from simulations.variants import begin_variant
 
 
 def hostile_norms(folder: Path) -> list[tuple[float | None, float, str | None]]:
-    """Bound, norm and reason of the first client's reply in every round."""
-    registry, first = open_registry(folder), open_scene(folder).subjects("clients")[0]
+    """Norm, bound and reason of the one hostile client's reply in every round."""
+    registry, (hostile,) = open_registry(folder), hostile_clients(open_scene(folder), 1)
     found = []
     for row in registry.rounds():
-        (reply,) = [reply for reply in registry.replies(row.id) if reply.client_id == f"subject-{first}"]
+        (reply,) = [reply for reply in registry.replies(row.id) if reply.client_id == f"subject-{hostile}"]
         found.append((reply.norm, row.norm_bound or math.inf, reply.reason))
     return found
+
+
+def test_who_is_hostile_is_drawn_by_the_seed_and_from_everybody(prepared_base: Path) -> None:
+    scene = open_scene(prepared_base)
+    clients = scene.subjects("clients")
+    seeded = {seed: replace(scene, settings=replace(scene.settings, seed=seed)) for seed in range(30)}
+    drawn = {seed: hostile_clients(one, 2) for seed, one in seeded.items()}
+    assert hostile_clients(scene, 2) == drawn[scene.settings.seed] == hostile_clients(open_scene(prepared_base), 2)
+    assert all(two == tuple(sorted(set(two))) and len(two) == 2 for two in drawn.values())
+    assert {client for two in drawn.values() for client in two} == set(clients), "ids go by light: no block is spared"
+    assert hostile_clients(scene, 0) == () and hostile_clients(scene, len(clients)) == clients
+    assert set(hostile_clients(scene, 1)) < set(hostile_clients(scene, 2))
 
 
 def test_what_is_multiplied_by_fifty_is_refused_and_what_knows_the_bound_keeps_to_it(
@@ -67,7 +80,10 @@ def test_flipped_labels_are_never_the_true_ones_or_only_the_chosen_emotion_is_hi
 
 def test_colluding_clients_learn_each_others_clips(prepared_base: Path) -> None:
     model, _ = load_model(open_scene(prepared_base).paths.base)
-    alone, together = (HostileStore(0, prepared_base, poison, 2).samples(model, "head").names
-                       for poison in ("backdoor", "colluding-backdoor"))  # fmt: skip
-    other = HostileStore(1, prepared_base, "colluding-backdoor", 2).samples(model, "head").names
-    assert set(alone) < set(together) == set(other)
+    scene = open_scene(prepared_base)
+    both = [scene.subjects("clients").index(subject) for subject in hostile_clients(scene, 2)]
+    alone, together = (
+        [set(HostileStore(one, prepared_base, poison, 2).samples(model, "head").names) for one in both]
+        for poison in ("backdoor", "colluding-backdoor")
+    )
+    assert together[0] == together[1] == alone[0] | alone[1] and not alone[0] & alone[1]

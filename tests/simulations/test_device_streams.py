@@ -6,18 +6,23 @@ import json
 import numpy as np
 import pytest
 
+from mcoe_model.data.reader import with_takes
 from mcoe_model.data.see import SequenceRecord, parse_name
 from mcoe_model.data.synthetic.design import plan
 from mcoe_model.data.synthetic.settings import SyntheticSettings
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError, TooFewSubjects
 from mcoe_model.names import EMOTIONS
 from simulations.label_noise import confusion, given_label
-from simulations.streams import DESIGN, device_streams, lessons, people_of
+from simulations.streams import DESIGN, device_streams, lessons, people_of, session_order
 
 
 def records(design, subjects=8, sequences=None):
-    names = [clip.name for clip in plan(SyntheticSettings(subjects, sequences, 64, design))]
-    return [SequenceRecord(n, *parse_name(n), "training", 0, parse_name(n).length, "", "").clip for n in names]
+    found = []
+    for clip in plan(SyntheticSettings(subjects, sequences, 64, design)):
+        said = parse_name(clip.name)
+        record = SequenceRecord(clip.name, *said, "training", 0, said.length, "", "").clip
+        found.append(dataclasses.replace(record, session=str(clip.session or "")))
+    return found
 
 
 def people(found, count=5):
@@ -53,6 +58,24 @@ def test_sessions_come_in_their_order():
         assert {found[c].lighting for c in stage.unseen} == lightings and len(lightings) == 1
 
 
+def test_sessions_are_told_by_the_data_whatever_numbers_the_takes_have():
+    """Other readers count takes anew in every session, and call sessions what they like."""
+    found = records("wearable", subjects=3)
+    days = {str(number): f"day {number + 4}" for number in range(1, 7)}  # day 10 comes after day 9
+    other = with_takes(dataclasses.replace(record, session=days[record.session]) for record in found)
+    assert {record.take for record in other} < {0, 1, 2}
+    (one, *_), (same, *_) = (device_streams("sessions", r, ["001", "002"], ["003"], seed=0) for r in (found, other))
+    assert [stage.name for stage in same.stages] == [f"session day {number}" for number in range(5, 11)]
+    for theirs, ours in zip(same.stages, one.stages, strict=True):
+        assert sorted(theirs.learned) == sorted(ours.learned)
+        assert (theirs.held_out, theirs.unseen) == (ours.held_out, ours.unseen)
+
+
+def test_sessions_are_in_the_order_of_numbers_and_dates():
+    named = ["2", "10", "9", "", "2024-10-02", "2024-09-30", "day 2", "day 10"]
+    assert sorted(named, key=session_order) == ["", "day 2", "day 10", "2", "9", "10", "2024-09-30", "2024-10-02"]
+
+
 def test_light_changes_stage_by_stage_and_a_relit_performance_stays_held_out():
     found = records("crossed", subjects=6, sequences=14)
     streams = device_streams("lighting", found, ["001", "002", "003"], ["004"], seed=0)
@@ -85,8 +108,22 @@ def test_on_see_like_data_people_arrive_lighting_by_lighting_and_other_streams_o
         assert {found[c].lighting for c in (*stage.learned, *stage.unseen)} == {stage.name}
     with pytest.raises(DataInvalid, match="light is confounded with person"):
         device_streams("lighting", found, learners, unseen, seed=0)
-    with pytest.raises(DataInvalid, match="not days"):
+    with pytest.raises(DataInvalid, match=f"subject {learners[0]} has one session alone .*do not tell sessions apart"):
         device_streams("sessions", found, learners, unseen, seed=0)
+    named = [dataclasses.replace(record, session="morning") for record in found]
+    with pytest.raises(DataInvalid, match=r"has one session alone \(morning\)"):
+        device_streams("sessions", named, learners, unseen, seed=0)
+
+
+def test_people_with_different_numbers_of_sessions_are_not_compared():
+    found = records("wearable", subjects=5)
+    learners = sorted({record.subject for record in found})[:3]
+    fewer = [
+        dataclasses.replace(one, session="1") if one.subject == learners[1] and one.session != "6" else one
+        for one in found
+    ]
+    with pytest.raises(DataInvalid, match=f"{learners[1]} has 2 stages .* {learners[2]} has 6"):
+        device_streams("sessions", fewer, learners, ["004", "005"], seed=0)
 
 
 def test_a_stage_with_nothing_to_learn_or_to_ask_is_refused():

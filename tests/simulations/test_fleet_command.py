@@ -10,6 +10,7 @@ from pathlib import Path
 
 #: The command, whose story is told at once. When it ends it has a word to say.
 COMMAND = """
+import signal
 from simulations import fleet_of_wearables as command
 
 class Story:
@@ -21,6 +22,7 @@ class Story:
         assert (self.folder / "log").exists()
         print("ended", flush=True)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 command.Story, command.summary, command.lines = Story, lambda *_: {}, lambda _: ["told"]
 command.app()
 """

@@ -36,6 +36,8 @@ def test_a_checkpoint_becomes_a_model_of_the_same_answers(checkpoint: Path, tmp_
     for column, label in enumerate(LABELS.split(",")):
         torch.testing.assert_close(ours[:, EMOTIONS.index(label)], published[:, column])
     assert (card.generation.preset, card.generation.top_k) == ("seen", 0)
+    main([str(checkpoint), "--model", "seen-e5-s2", "--labels", LABELS, "--out", str(tmp_path / "e5.safetensors")])
+    assert load_model(tmp_path / "e5.safetensors")[0].config.steps == 5
     assert card.generation.normalisation == SEE_NORMALISATION
     assert card.trained_on == {
         "source": "save_163.pth",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mcoe_model.names import EMOTIONS, LIGHTINGS
-from simulations import leakage
+from simulations import leakage, measure_leakage
 from simulations.scene import open_scene
 
 
@@ -50,3 +51,36 @@ def test_the_attacker_reads_what_is_linear_in_his_features_and_guesses_no_better
         off, blind_off = (np.abs(one.mix - mixes[200:]).sum() for one in (guessed, blind))
         hits = (guessed.lighting == lighting[200:]).mean()
         assert (off < blind_off / 5 and hits > 0.95) if sees else (off > 0.9 * blind_off and hits < 0.45)
+
+
+def test_the_attackers_people_are_none_of_the_clients(prepared_base: Path) -> None:
+    """He has met nobody whom he guesses about, and nobody who is tested."""
+    scene = open_scene(prepared_base)
+    made = {
+        side: {client.subject for client in leakage.make_clients(prepared_base, parts, 1)}
+        for side, parts in {"shadows": leakage.SHADOWS, "victims": (leakage.VICTIMS,)}.items()
+    }
+    assert made["victims"] == set(scene.subjects("clients")) and made["shadows"]
+    assert made["shadows"] <= {*scene.subjects("base"), *scene.subjects("validation")}
+    assert not made["shadows"] & (made["victims"] | set(scene.subjects("test")))
+
+
+def test_the_study_says_of_every_attacker_what_he_tells_of_each_client(
+    simulation_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MCOE_CACHE", str(simulation_cache))
+    monkeypatch.setattr(measure_leakage, "SEEN", (1, 2))
+    monkeypatch.setattr(leakage, "CLIENTS_OF_EACH", 2)
+    sizes = ["--subjects", "6", "--sequences", "3", "--size", "24", "--base-epochs", "1", "--workers", "1"]
+    measure_leakage.main([*sizes, "--out", str(tmp_path / "run"), "--json"])
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    levels = ("nothing", *leakage.LEVELS)
+    asked = [f"{level}, {rounds}" for rounds in ("1 round", "2 rounds") for level in levels]
+    rows = {row["attacker"]: row for row in summary["attackers"]}
+    assert list(rows) == [*asked, "the update itself, 1 round"]
+    for row in rows.values():
+        for measure in ("mix_off", "most_frequent", "lighting"):
+            assert 0 <= row[measure] <= 1 and row[f"{measure}_low"] <= row[f"{measure}_high"]
+    assert rows["nothing, 1 round"]["mix_off_low"] == rows["nothing, 1 round"]["mix_off_high"] == 0
+    assert (tmp_path / "run" / "leakage.csv").read_text().count("\n") == 1 + len(rows)

@@ -28,6 +28,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (site / "somebody-1.0.dist-info" / "entry_points.txt").write_text(
         "[mcoe.rule]\ntheir-median = somebody.median:Median\n"
         "median = somebody.median:Median\ngone = nobody.median:Median\n"
+        "[mcoe.model]\nseen-e5-s2 = somebody.median:Median\n"
     )
     monkeypatch.syspath_prepend(site)
 
@@ -46,7 +47,8 @@ def test_a_package_is_loaded_by_its_entry_point(installed: None, tmp_path: Path)
     assert found.file == str(tmp_path / "site" / "somebody" / "median.py")
     assert own.make(found).name == "theirs"
     assert make_settings("quick", {"rule": "their-median"}).rule == "their-median"
-    assert not own.is_own("rule", "median"), "ours is nobody else's, whatever a package calls its own"
+    for kind, name in (("rule", "median"), ("model", "seen-e5-s2")):
+        assert not own.is_own(kind, name), "ours is nobody else's, whatever a package calls its own"
     with pytest.raises(SettingsError, match=r"module nobody.median, which is not there"):
         own.locate("rule", "gone")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mcoe_model.data.reader import ClipRecord
+from mcoe_model.data.reader import ClipRecord, with_takes
 from mcoe_model.data.see import SequenceRecord, parse_name
 from mcoe_model.data.synthetic.design import plan
 from mcoe_model.errors import TooFewSubjects
@@ -18,7 +20,8 @@ def records_of(settings: SimulationSettings) -> list[ClipRecord]:
     for clip in plan(settings.synthetic):
         said = parse_name(clip.name)
         folders = {"frame_folder": "", "event_folder": ""}
-        records.append(SequenceRecord(clip.name, *said, split=clip.split, start=0, end=said.length, **folders).clip)
+        record = SequenceRecord(clip.name, *said, split=clip.split, start=0, end=said.length, **folders).clip
+        records.append(replace(record, session=str(clip.session or "")))
     return records
 
 
@@ -26,7 +29,7 @@ def test_a_wearers_last_two_sessions_are_set_aside() -> None:
     settings = SimulationSettings(design="wearable", subjects=10, sequences=0)
     records = records_of(settings)
     parts = make_parts(settings, records)
-    session = {record.name: record.take // 100 for record in records}
+    session = {record.name: int(record.session) for record in records}
     subject = {record.name: record.subject for record in records}
     assert {session[name] for name in parts.clients} == {1, 2, 3, 4} and parts.owners == ()
     assert {session[name] for name in parts.later} == {5, 6}
@@ -35,6 +38,14 @@ def test_a_wearers_last_two_sessions_are_set_aside() -> None:
     for others in (parts.base, parts.validation, parts.test):
         assert {session[name] for name in others} == {1, 2, 3, 4, 5, 6}
         assert not {subject[name] for name in others} & {subject[name] for name in parts.clients}
+
+
+def test_another_reader_of_the_same_wearers_sets_the_same_sessions_aside() -> None:
+    """The table that other representations are read through counts takes anew in every session."""
+    settings = SimulationSettings(design="wearable", subjects=10, sequences=0)
+    records = records_of(settings)
+    parts = make_parts(settings, with_takes(records))
+    assert parts.later and parts == make_parts(settings, records)
 
 
 @pytest.mark.parametrize("partition", ["iid", "label-skew"])

@@ -26,6 +26,14 @@ def test_batch_normalisation_left_to_itself_is_frozen_on_a_trained_base_and_shar
     assert usual.client_recipe.batch_norm == {"train": "frozen", "scratch": "running"}[base]
 
 
+def test_any_setting_of_seen_is_named_by_its_steps_and_skips():
+    settings = SimulationSettings(model="seen-e5-s2")
+    assert (settings.preset, settings.picture_size) == ("seen-e5-s2", 90)
+    assert settings.base_recipe == SimulationSettings(model="seen").base_recipe
+    with pytest.raises(SettingsError, match=r"--model must be one of mcoe, .*, seen-eN-sM \(N event pictures, 1 to 64"):
+        SimulationSettings(model="seen-e99-s2")
+
+
 def test_group_normalisation_is_another_model():
     assert SimulationSettings(batch_norm="group").preset == "mcoe-tiny-group"
     assert SimulationSettings(model="mcoe-edge", batch_norm="group", base="scratch").preset == "mcoe-edge-group"

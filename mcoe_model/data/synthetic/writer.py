@@ -96,7 +96,7 @@ def write_clips(root: Path, settings: SyntheticSettings, clips: list[Clip]) -> i
             _write_clip(root, clip, *draw_clip(clip, settings))
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space left while writing {root}; free some and run the same command again") from fault
+            raise DiskFull(f"no space left while writing {root}; free some") from fault
         raise
     return len(clips)
 
