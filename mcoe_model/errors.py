@@ -64,7 +64,7 @@ _MEANINGS = {
     ExitCode.SCHEMA_TOO_NEW: "The registry, or a wearer's store, was written by a newer version of this program.",
     ExitCode.ENROLMENT_REFUSED: "The server does not take this wearable; the reason is said.",
     ExitCode.SERVER_UNREACHABLE: "Nobody answers at the server's address, or not with the fleet's certificate.",
-    ExitCode.PORT_IN_USE: "Another program listens at the server's port.",
+    ExitCode.PORT_IN_USE: "Another program listens at a port that is needed.",
     ExitCode.SERVER_RUNS: "Another server runs on the same data folder.",
     ExitCode.LOCKED: "The wearable is locked: its passphrase or its recovery key is needed.",
     ExitCode.CONSENT_MISSING: "The wearer has not agreed to this, or to an older text only; nothing was done.",
@@ -72,7 +72,7 @@ _MEANINGS = {
     ExitCode.WEARABLE_RUNS: "Another wearable runs on the same folder.",
     ExitCode.RECORDING_RUNS: "A recording is under way, during which this cannot be done.",
     ExitCode.LABEL_FIRST: "Recordings fill their quota and wait for labels; label or delete those that are named.",
-    ExitCode.INTERRUPTED: "Stopped by Ctrl-C. Start again with --resume.",
+    ExitCode.INTERRUPTED: "Stopped by Ctrl-C, or since nobody reads the output; the message says how to go on.",
 }
 
 
@@ -84,7 +84,7 @@ def exit_code_table() -> str:
             "# Exit codes",
             "",
             "Every command ends with one of these. Where it is not 0, the last line on standard error says what is "
-            "wrong,\nwhere, and what to do.",
+            "wrong,\nwhere, and what to do; what `doctor` and `rounds replay` find is on standard output.",
             "",
             "| Code | Name | Meaning |",
             "|---:|---|---|",

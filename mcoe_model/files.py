@@ -46,7 +46,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
         yield
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            says = f"no space left while writing {path}; free some and start again with --resume"
+            says = f"no space left while writing {path}; free some and start again"
             raise DiskFull(says) from fault
         raise
 

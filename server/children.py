@@ -42,7 +42,8 @@ from server.refusals import WRITE_S, Refusals
 from server.registry import Registry, utc_now
 from server.registry.models import CANDIDATE
 from server.rounds import RoundEngine
-from server.settings import ServerSettings, read_running
+from server.settings import ServerSettings
+from server.settings_file import read_running
 from server.superlink.control import Control
 from server.superlink.database import Compaction
 from server.superlink.run import run_grid

@@ -1,21 +1,14 @@
-"""What `mcoe-server` can be told: one TOML file, then environment variables, then flags, checked whole before work.
+"""What `mcoe-server` can be told, checked whole before work. `start` without any of it works on this machine alone.
 
-``mcoe-server.toml`` in the data folder holds what differs from the defaults; ``MCOE_SERVER_PORT`` and the like go over
-it, and flags over those. `start` without any of them works on this machine alone.
-
-A server runs one experiment, or one for each table ``[experiments.NAME]`` of the file, which goes over what stands
-above it. What belongs to the whole server, such as its ports, no table may hold.
+What belongs to the whole server, such as its ports, its experiments share.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,8 +16,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from mcoe_model.errors import DataMissing, SettingsError
-from mcoe_model.files import read_json, write_json
+from mcoe_model.errors import SettingsError
 from mcoe_model.learning.settings import FineTuneSettings
 from mcoe_model.update import TRAIN_MODES, TrainMode
 from server.aggregation import RULES
@@ -35,13 +27,9 @@ from server.check_ins import CheckIns
 from server.cohort import cohort_size
 from server.lifecycle import RELEASES, Release, ReleasePolicy
 from server.opening import Opening, OpenWhen
-from server.paths import ServerPaths
 from server.private_mode import PrivateMode
 from server.registry.privacy import FORGETTING, Forgetting
 from server.round_settings import RoundSettings
-
-ENVIRONMENT = "MCOE_SERVER_"
-
 
 #: What an experiment may be called: it names a folder, a part of an address and a process.
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -281,139 +269,9 @@ class ServerSettings:
         )
 
 
-def load_settings(
-    paths: ServerPaths,
-    flags: Mapping[str, Any],
-    environment: Mapping[str, str] = os.environ,
-    experiment: str | None = None,
-) -> ServerSettings:
-    """The settings of one experiment: the named one, or the only one.
-
-    Raises what `load_experiments` raises, and DataMissing for an experiment that is not there or must be named.
-    """
-    found = {settings.experiment: settings for settings in load_experiments(paths, flags, environment)}
-    if experiment is None and len(found) == 1:
-        return next(iter(found.values()))
-    if experiment not in found:
-        there = f"this server has {', '.join(found)}"
-        raise DataMissing(f"{there}; name one with --experiment" if experiment is None else
-                          f"there is no experiment {experiment}; {there}")  # fmt: skip
-    return found[experiment]
-
-
-def load_experiments(
-    paths: ServerPaths, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
-) -> tuple[ServerSettings, ...]:
-    """The settings of every experiment, in the file's order.
-
-    Defaults, then the TOML file, then its table of the experiment, then the environment, then flags that are not None;
-    the last two are for all experiments. Raises DataMissing for a folder that `mcoe-server init` did not make,
-    SettingsError with every fault found.
-    """
-    if not paths.settings.is_file():
-        raise DataMissing(f"{paths.folder} holds no server; make one with: mcoe-server init --dir {paths.folder}")
-    found: list[str] = []
-    written: dict[str, Any] = {}
-    try:
-        written |= tomllib.loads(paths.settings.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
-        found.append(f"{paths.settings}: {fault}")
-    tables = _tables(written.pop("experiments", None), found)
-    over: dict[str, Any] = {}
-    for variable, text in environment.items():
-        if variable.startswith(ENVIRONMENT):
-            name = variable.removeprefix(ENVIRONMENT).lower()
-            over[name] = _from_text(text, _KINDS.get(name, str))
-    over |= {name: value for name, value in flags.items() if value is not None}
-    top = _fitting(written | over, found)
-    if tables and "experiment" in top:
-        found.append("experiment names the only one; it cannot be given beside tables of experiments")
-    experiments = [] if tables else [_made(top, found)]
-    faults: dict[str, list[str]] = {}
-    for name, table in tables.items():
-        own = faults[name] = []
-        mine = {key: value for key, value in _fitting(table, own).items() if not _is_whole(key, own)}
-        experiments.append(_made(top | mine | _fitting(over, []) | {"experiment": name}, own))
-    # What stands above the tables is complete with each of them only; a fault that all of them have is told once.
-    shared = [fault for fault in next(iter(faults.values()), []) if all(fault in own for own in faults.values())]
-    found += shared
-    found += [f"experiment {name}: {fault}" for name, own in faults.items() for fault in own if fault not in shared]
-    if found:
-        raise SettingsError(found)
-    return tuple(settings for settings in experiments if settings is not None)
-
-
-def _tables(given: Any, found: list[str]) -> dict[str, dict[str, Any]]:
-    """The experiments' tables by name; faults are added to those found."""
-    if given is None:
-        return {}
-    if not isinstance(given, dict) or not given or not all(isinstance(table, dict) for table in given.values()):
-        found.append("experiments must hold a table for each experiment, such as [experiments.glasses]")
-        return {}
-    return given
-
-
-def _fitting(given: Mapping[str, Any], found: list[str]) -> dict[str, Any]:
-    """The settings among these that exist and have their type; faults are added to those found."""
-    fitting: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in _KINDS:
-            found.append(f"there is no setting {name!r}")
-        elif _KINDS[name] is float and type(value) is int:
-            fitting[name] = float(value)
-        elif type(value) is not _KINDS[name]:
-            found.append(f"{name} must be a {_KINDS[name].__name__}, not {value!r}")
-        else:
-            fitting[name] = value
-    return fitting
-
-
-def _is_whole(name: str, found: list[str]) -> bool:
-    if name in _WHOLE:
-        found.append(f"{name} belongs to the whole server; give it above all tables")
-    return name in _WHOLE
-
-
-def _made(fitting: Mapping[str, Any], found: list[str]) -> ServerSettings | None:
-    """The settings; their faults are added to those found."""
-    if fitting.get("private") and "rule" in fitting:
-        found.append(f"private rounds aggregate by {PrivateMean.name} and nothing else; take out rule")
-    try:
-        return ServerSettings(**fitting)
-    except SettingsError as fault:
-        found += fault.faults
-        return None
-
-
-#: The type of every setting, and the names of those that all experiments share.
-_KINDS = {setting.name: type(setting.default) for setting in fields(ServerSettings)}
-_WHOLE = frozenset(setting.name for setting in fields(ServerSettings) if setting.metadata["whole"])
-
-
-def write_running(paths: ServerPaths, experiments: Sequence[ServerSettings]) -> None:
-    """Tell the server's processes what `start` was told."""
-    write_json(paths.folder / "running.json", {"experiments": [asdict(settings) for settings in experiments]})
-
-
-def read_running(paths: ServerPaths) -> tuple[ServerSettings, ...]:
-    """What `start` was told of every experiment."""
-    stored = read_json(paths.folder / "running.json")["experiments"]
-    return tuple(ServerSettings(**settings) for settings in stored)
-
-
 def _is_web_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-
-
-def _from_text(text: str, kind: type) -> Any:
-    """The value that a setting's text means; text that means none stays text, and is then named as a fault."""
-    if kind is bool:
-        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-    try:
-        return kind(text)
-    except ValueError:
-        return text

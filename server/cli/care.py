@@ -29,14 +29,21 @@ from server.lock import is_held
 from server.paths import ServerPaths
 from server.ports import check_free
 from server.registry.database import connect, open_database, schema_of
-from server.settings import ServerSettings, load_experiments
+from server.settings import ServerSettings
+from server.settings_file import load_experiments
 
 _TAKEN_UP = "a running server takes it up within seconds, by starting its SuperLink again"
 #: Days before its end at which a certificate is warned of.
 WARN_DAYS = 30
 
-db = typer.Typer(no_args_is_help=True, help="The registry's database.")
-certificates = typer.Typer(no_args_is_help=True, help="The server's certificate.")
+db = typer.Typer(
+    no_args_is_help=True, help="The registry's database.",
+    epilog="Example:  mcoe-server db upgrade --dir fleet",
+)
+certificates = typer.Typer(
+    no_args_is_help=True, help="The server's certificate.",
+    epilog="Example:  mcoe-server certificates renew --dir fleet",
+)
 
 
 def settled(folder: Path) -> tuple[ServerPaths, tuple[ServerSettings, ...]]:

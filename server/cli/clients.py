@@ -18,7 +18,10 @@ from server.fleet import new_pseudonym, read_key_file
 from server.handing_out import files_of, hand_out, reached_at, read_span
 from server.registry import day_of, utc_now
 
-app = typer.Typer(no_args_is_help=True, help="Who is a member of the fleet.")
+app = typer.Typer(
+    no_args_is_help=True, help="Who is a member of the fleet.",
+    epilog="Example:  mcoe-server clients invite --dir fleet",
+)
 
 Client = Annotated[str, typer.Argument(help="Pseudonymous id of a client.")]
 

@@ -19,7 +19,8 @@ from mcoe_model.errors import McoeError
 from mcoe_model.signed_request import RequestRefused
 from server.fleet import Fleet, open_fleet
 from server.paths import ServerPaths
-from server.settings import ServerSettings, load_experiments, load_settings
+from server.settings import ServerSettings
+from server.settings_file import load_experiments, load_settings
 
 P = ParamSpec("P")
 

@@ -28,7 +28,8 @@ from server.ports import check_free
 from server.privacy_accounting import assumption_faults
 from server.registry.privacy import Forgetting, Outlook
 from server.registry.tables import ENROLLED
-from server.settings import ServerSettings, load_experiments, load_settings, write_running
+from server.settings import ServerSettings
+from server.settings_file import load_experiments, load_settings, write_running
 from server.supervisor import Supervisor, children_of
 
 app = typer.Typer(

@@ -15,7 +15,10 @@ from server.cli.common import DEFAULT_FOLDER, AsJson, Experiment, Folder, opened
 from server.registry.models import HELD, RELEASED, ModelState
 from server.registry.tables import ENROLLED
 
-app = typer.Typer(no_args_is_help=True, help="Every version of the model, and what happens to it.")
+app = typer.Typer(
+    no_args_is_help=True, help="Every version of the model, and what happens to it.",
+    epilog="Example:  mcoe-server models list --dir fleet",
+)
 
 Version = Annotated[int, typer.Argument(help="Version of a model.")]
 

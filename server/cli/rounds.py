@@ -12,7 +12,10 @@ from mcoe_model.errors import DataMissing
 from server.cli.common import DEFAULT_FOLDER, AsJson, Experiment, Folder, opened, say, show, told
 from server.rounds import RoundEngine, RoundSettings
 
-app = typer.Typer(no_args_is_help=True, help="What happened in every round.")
+app = typer.Typer(
+    no_args_is_help=True, help="What happened in every round.",
+    epilog="Example:  mcoe-server rounds list --dir fleet",
+)
 
 
 @app.command("list", epilog="Example:  mcoe-server rounds list")

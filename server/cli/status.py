@@ -13,7 +13,8 @@ from mcoe_model.model_file import read_card
 from server.fleet import Fleet
 from server.lock import is_held
 from server.paths import ServerPaths
-from server.settings import ServerSettings, read_running
+from server.settings import ServerSettings
+from server.settings_file import read_running
 from server.superlink.database import database_bytes
 from server.supervisor import children_of
 

@@ -111,7 +111,7 @@ def _name_error(context: ExceptionContext) -> Exception | None:
     """A full disk and a locked file are errors that a user can do something about; the others stay as they are."""
     code = getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return DiskFull("no space left for the registry; free some and start again with --resume")
+        return DiskFull("no space left for the registry; free some and start again")
     if code == sqlite3.SQLITE_BUSY:
         return McoeError("the registry is locked by another process; end that one and start again")
     return None

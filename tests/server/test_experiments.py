@@ -27,7 +27,8 @@ from server.fleet import Fleet, token_hash
 from server.paths import ServerPaths
 from server.registry import Registry, utc_now
 from server.registry.database import open_database
-from server.settings import ServerSettings, load_experiments, load_settings, read_running, write_running
+from server.settings import ServerSettings
+from server.settings_file import load_experiments, load_settings, read_running, write_running
 from server.supervisor import children_of
 
 TWO = """

@@ -6,12 +6,9 @@ import datetime
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from registry_databases import DATABASES, fresh_database
 from starlette.testclient import TestClient
 
 from mcoe_model.signed_request import KEY, TIME, public_pem, sign
@@ -21,18 +18,9 @@ from server.fleet import Fleet
 from server.paths import ServerPaths
 from server.refusals import MOST, Refusals
 from server.registry import Refusal, Registry, utc_now
-from server.registry.database import open_database
 from server.superlink.watched import GRACE_S, REMEMBERED_S, Twins
 
 MODEL, ENROL = "/v1/device/model", "/v1/device/enrol"
-
-
-@pytest.fixture(params=DATABASES)
-def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
-    with fresh_database(request.param, tmp_path, migrated=True) as url:
-        made = Registry(open_database(url), "contract")
-        yield made
-        made.engine.dispose()
 
 
 def trail(registry: Registry) -> list[tuple[str, str | None, str]]:

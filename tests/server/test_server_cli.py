@@ -42,7 +42,7 @@ from server.lock import hold
 from server.paths import ServerPaths
 from server.registry import Registry, Transfer, utc_now
 from server.registry.database import open_database, sqlite_url
-from server.settings import load_settings, write_running
+from server.settings_file import load_settings, write_running
 
 
 class Folder:

@@ -9,7 +9,8 @@ import pytest
 
 from mcoe_model.errors import DataMissing, ExitCode, SettingsError
 from server.paths import ServerPaths
-from server.settings import ServerSettings, load_settings
+from server.settings import ServerSettings
+from server.settings_file import load_settings
 
 
 def folder_with(folder: Path, settings: str = "") -> ServerPaths:
