@@ -20,6 +20,7 @@ from client.page.settings import PageSettings
 from client.protocol_file import read_protocol, run_protocol
 from client.settings import ClientSettings
 from client.wearable import Wearable
+from mcoe_model.errors import DataMissing
 
 log = logging.getLogger("mcoe")
 
@@ -96,6 +97,12 @@ def answers_of(wearable: Wearable, texts: ConsentTexts) -> Answers:
     async def exit_codes() -> dict[str, int | None]:
         return {child.name: child.last_code for child in wearable.children}
 
+    async def stop(session: str | None = None) -> str:
+        here = wearable.recording()
+        if session is not None and (here is None or here.session != session):
+            raise DataMissing(f"session {session} has ended already")
+        return await wearable.stop_recording()
+
     async def record_protocol(text: str) -> dict[str, Any]:
         return await show(await run_protocol(wearable, read_protocol(text)))
 
@@ -106,7 +113,7 @@ def answers_of(wearable: Wearable, texts: ConsentTexts) -> Answers:
         "status": status,
         "exit_codes": exit_codes,
         "start": wearable.start_recording,
-        "stop": wearable.stop_recording,
+        "stop": stop,
         "save_last": wearable.save_last,
         "record_protocol": record_protocol,
         "label": label,

@@ -21,10 +21,16 @@ from mcoe_model.update import TrainMode
 
 
 class SessionClips:
-    """The clips of the lesson book that await a round. ``model_file`` is a model of the fleet's generation."""
+    """The clips of the lesson book that await a round. ``model_file`` is a model of the fleet's generation.
 
-    def __init__(self, paths: ClientPaths, client_id: str, model_file: Path, lessons_key: bytes) -> None:
+    ``labels`` is whether the wearer agrees to their use. Without it there are no clips; the book keeps them.
+    """
+
+    def __init__(
+        self, paths: ClientPaths, client_id: str, model_file: Path, lessons_key: bytes, *, labels: bool = True
+    ) -> None:
         self.client_id = client_id
+        self._labels = labels
         self._model = load_model(model_file)
         self._book = LessonBook(paths.lessons, lessons_key, self._model[1].generation.id)
 
@@ -33,14 +39,14 @@ class SessionClips:
         return ("head",)
 
     def clip_names(self) -> tuple[str, ...]:
-        return self._book.waiting
+        return self._book.waiting if self._labels else ()
 
     def model(self) -> tuple[Network, ModelCard]:
         return self._model
 
     def samples(self, model: Network, train_mode: TrainMode) -> Samples:
         _only_heads(train_mode)
-        return samples_of(self._book.clips(self._book.waiting))
+        return samples_of(self._book.clips(self.clip_names()))
 
     def method(self) -> ContinualMethod | None:
         """Clips of earlier rounds are replayed from the memory, which has those that await this one, too."""
@@ -55,7 +61,7 @@ class SessionClips:
     def tried(self, model: Network, train_mode: TrainMode) -> Samples:
         """Those that are held out."""
         _only_heads(train_mode)
-        return samples_of(self._book.clips(self._book.held_out))
+        return samples_of(self._book.clips(self._book.held_out if self._labels else ()))
 
 
 def take_clips(paths: ClientPaths, lessons_key: bytes, learned: Learned) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from client.gates import SYSTEM
 from client.sessions.rules import PromptRules, RetentionRules, StoreRules
 from client.wearers import SETTINGS_FILE
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
+from mcoe_model.given_settings import fitting, from_environment, kinds_of
 
 ENVIRONMENT = "MCOE_CLIENT_"
 _TIME = re.compile("([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -139,23 +140,10 @@ def load_settings(
         pass
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         found.append(f"{path}: {fault}")
-    for variable, text in environment.items():
-        if variable.startswith(ENVIRONMENT):
-            name = variable.removeprefix(ENVIRONMENT).lower()
-            given[name] = _from_text(text, _KINDS.get(name, str))
+    given |= from_environment(environment, ENVIRONMENT, _KINDS)
     given |= {name: value for name, value in flags.items() if value is not None}
-    fitting: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in _KINDS:
-            found.append(f"there is no setting {name!r}")
-        elif _KINDS[name] is float and type(value) is int:
-            fitting[name] = float(value)
-        elif type(value) is not _KINDS[name]:
-            found.append(f"{name} must be a {_KINDS[name].__name__}, not {value!r}")
-        else:
-            fitting[name] = value
     try:
-        settings = ClientSettings(**fitting)
+        settings = ClientSettings(**fitting(given, _KINDS, found))
     except SettingsError as fault:
         raise SettingsError(found + fault.faults) from fault
     if found:
@@ -164,19 +152,9 @@ def load_settings(
 
 
 #: The type of every setting.
-_KINDS = {setting.name: type(setting.default) for setting in fields(ClientSettings)}
+_KINDS = kinds_of(ClientSettings)
 
 
 def _minute(time: str) -> int:
     hours, minutes = time.split(":")
     return int(hours) * 60 + int(minutes)
-
-
-def _from_text(text: str, kind: type) -> Any:
-    """The value that a setting's text means; text that means none stays text, and is then named as a fault."""
-    if kind is bool:
-        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-    try:
-        return kind(text)
-    except ValueError:
-        return text

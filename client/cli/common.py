@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -88,10 +88,12 @@ def store_at_rest(folder: Path) -> Iterator[Any]:
 def opened_store(folder: Path) -> Iterator[tuple[Any, Any]]:
     """The wearer's store, unlocked, and its device key: to read from, whether or not a main process runs.
 
-    A passphrase is asked for even if the wearable that runs has heard it: what is read here leaves the wearable.
+    One that runs is alone in writing to it; where none does, none can begin meanwhile. A passphrase is asked for even
+    if the wearable that runs has heard it: what is read here leaves the wearable.
     Raises Locked, DataMissing without a wearer, DataInvalid, SchemaTooNew.
     """
     from client import keys
+    from client.only_one import only_one
     from client.sessions import Store
     from client.settings import load_settings
 
@@ -103,11 +105,15 @@ def opened_store(folder: Path) -> Iterator[tuple[Any, Any]]:
         key = keys.unlock(paths.device_key, secret("Passphrase or recovery key"))
     else:
         key = keys.read_keyfile(paths.device_key)
-    store = Store(paths.store, paths.recordings, load_settings(folder, {}).rules(), key)
-    try:
+    with ExitStack() as ended:
+        runs = False
+        try:
+            ended.enter_context(only_one(folder))
+        except WearableRuns:
+            runs = True
+        store = Store(paths.store, paths.recordings, load_settings(folder, {}).rules(), key, look=runs)
+        ended.enter_context(closing(store))
         yield store, key
-    finally:
-        store.close()
 
 
 def secret(asked: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened_store, say, told
+from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, opened_store, paths_of, say, told
 from mcoe_model.errors import SettingsError
 from mcoe_model.progress import Progress, silent
 
@@ -57,12 +57,12 @@ def _everything(out: Path, folder: Path, as_json: bool) -> None:
     from client.export.everything import everything, needed_bytes
     from client.export.folder import write_folder
     from client.export.place import check_place
-    from client.wearers import Wearers
 
-    with opened_store(folder) as (store, _):
-        needed = needed_bytes(store)
+    with opened_store(folder) as (store, key):
+        paths = paths_of(folder)
+        needed = needed_bytes(store, paths)
         check_place(out, folder, needed)
-        files = everything(store, Wearers(folder, finish=False).current or "")
+        files = everything(store, key, paths, folder)
         written = write_folder(out, files, needed, _shown("MB", 10**6, as_json))
     text = f"everything is in {out}, {written / 1e6:.1f} MB, not encrypted: whoever has it can read it"
     say({"out": str(out), "bytes": written}, as_json, text)

@@ -23,7 +23,7 @@ from client.running import Running
 from client.told import ToldFile
 from client.traffic import Traffic
 from mcoe_model.consent import Consent
-from mcoe_model.errors import DataInvalid, DataMissing, EnrolmentRefused, WearableDown
+from mcoe_model.errors import DataMissing, EnrolmentRefused, SettingsError, WearableDown
 from mcoe_model.files import remove_torn
 from mcoe_model.invitation import Invitation
 
@@ -74,7 +74,7 @@ def _learn(folder: Path) -> None:
             leaving.try_all()
     read_membership(paths)  # where nobody has enrolled, nothing is written
     with only_one(folder):  # nor is a consent withdrawn at rest while it learns
-        _require_agreement(folder, paths)
+        labels = _require_agreement(folder, paths)
         if left := leaving.of(key_id(paths)):
             raise EnrolmentRefused(f"{left.line()}; {COME_BACK}")
         leaving.start()
@@ -82,25 +82,28 @@ def _learn(folder: Path) -> None:
         from client.fleet import run_fleet  # brings torch and Flower, which no other command needs
         from client.settings import load_settings
 
-        run_fleet(paths, load_settings(folder, {}).check_in_rules)
+        run_fleet(paths, load_settings(folder, {}).check_in_rules, labels=labels)
 
 
-def _require_agreement(folder: Path, paths: ClientPaths) -> None:
+def _require_agreement(folder: Path, paths: ClientPaths) -> bool:
     """Nothing is learned from or sent for a wearer who has not agreed. Raises ConsentMissing.
+
+    Returns whether what was labelled may be used, which is a consent of its own.
 
     A folder without a wearer's code or store is one that a study's operator enrolled with the study's own clips.
     """
     if paths.folder == folder and not paths.store.exists():
-        return
+        return True
     from client.sessions import Store
     from client.settings import load_settings
 
     with closing(Store(paths.store, paths.recordings, load_settings(folder, {}).rules())) as store:
         for kind in ("learning", "updates"):
             store.require(kind)
+        return store.allowed("labels")
 
 
-@app.command(epilog="Example:  mcoe-client enrol mcoe-invitation:10.0.0.5:8443/...")
+@app.command(epilog="Example:  mcoe-client enrol 'INVITATION' --dir c1")
 @told
 def enrol(
     invitation: Annotated[str, typer.Argument(help="The line that `mcoe-server clients invite` printed.")],
@@ -113,7 +116,7 @@ def enrol(
 ) -> None:
     """Join a fleet, also after its wearer has left one. The wearable's key is made here and stays here."""
     if (clips is None) != (not subject):
-        raise DataInvalid("--clips and --subject belong together: give both, or neither for a wearable with a camera")
+        raise SettingsError(["--clips and --subject belong together: give both, or neither to wearables with a camera"])
     read, paths = Invitation.from_line(invitation), settled(folder).paths
     membership = join(Leaving(folder), paths, read, clips, subject, () if clips else _agreed(folder))
     said = {"client_id": membership.client_id, "address": membership.address, "dir": str(folder)}

@@ -11,7 +11,10 @@ import typer
 from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, say, settled, told
 from client.model_import import import_model
 
-model = typer.Typer(help="The model that recognises.", no_args_is_help=True)
+model = typer.Typer(
+    help="The model that recognises.", no_args_is_help=True,
+    epilog="Example:  mcoe-client model import model.safetensors",
+)
 
 
 @model.command("import", epilog="Example:  mcoe-client model import mcoe-edge.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, say, told
 from client.control import ask
-from mcoe_model.errors import WearableDown
+from mcoe_model.errors import SettingsError, WearableDown
 from mcoe_model.files import write_bytes
 
 
@@ -35,25 +36,32 @@ def page(
         settings, running = load_settings(folder, ask(folder, "page")), True
     except WearableDown:
         settings, running = load_settings(folder, {}), False
-    port = settings.page_port
+    port, tls = settings.page_port, settings.page_tls
+    alone = ipaddress.ip_address(settings.page_host).is_loopback
+    if sticker is not None and alone:
+        here = f"page_host = {settings.page_host}"
+        raise SettingsError([f"the page is for this machine alone ({here}): a sticker would lead no phone to it"])
+    if sticker is not None and not port:
+        raise SettingsError(["the page's port is chosen at the start (page_port = 0): set one for a sticker"])
     if unpair:
         pairing.unpair()
-    invitation = Invitation(own.name, port, own.fingerprint, pairing.code())
-    scheme = "https" if settings.page_tls else "http"
-    addresses = [f"{scheme}://{address}:{port}" for address in own_addresses(settings.page_host)]
+    invitation = Invitation("localhost" if alone else own.name, port, own.fingerprint, pairing.code(), tls)
+    scheme = "https" if tls else "http"
+    addresses = [f"{scheme}://{address}:{port}" for address in own_addresses(settings.page_host)] if port else []
     said = asdict(invitation) | {
-        "address": invitation.address,
+        "address": invitation.address if port else None,
         "addresses": addresses,
         "phones": pairing.phones(),
         "running": running,
     }
+    where = invitation.address if port else "at a port that is chosen at the start (page_port = 0)"
+    notes = ["for this machine alone"] * alone + ["the wearable does not run now"] * (not running)
     lines = [
-        f"page         {invitation.address}" + ("" if running else "   (the wearable does not run now)"),
+        f"page         {where}" + (f"   ({'; '.join(notes)})" if notes else ""),
         *(f"             {address}" for address in addresses),
         f"pairing code {invitation.code}   ({pairing.phones()} phones are paired)",
-        f"certificate  SHA-256 {readable(invitation.fingerprint)}",
-        "",
-        terminal_qr(invitation.link),
+        *([f"certificate  SHA-256 {readable(invitation.fingerprint)}"] if tls else []),
+        *(["", terminal_qr(invitation.link)] if port and not alone else []),
     ]
     if sticker is not None:
         write_bytes(sticker, sticker_png(invitation))

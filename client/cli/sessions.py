@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from client.cli.common import DEFAULT_FOLDER, AsJson, Folder, Yes, paths_of, say, store_at_rest, told
-from client.control import ask
+from client.control import Refused, ask
 from client.enrolment import ClientPaths
 from mcoe_model.errors import DataMissing, DecisionNeeded, SettingsError, WearableDown
 
-sessions = typer.Typer(help="What was recorded.", no_args_is_help=True)
+sessions = typer.Typer(help="What was recorded.", no_args_is_help=True, epilog="Example:  mcoe-client sessions list")
 Session = Annotated[str, typer.Argument(help="Id of a session, as `sessions list` shows it.")]
 
 
@@ -47,9 +48,14 @@ def record(
         session = ask(folder, "save_last", seconds=last)
     else:
         session = ask(folder, "start")
+        until = "Ctrl-C" if seconds is None else f"{seconds:g} s are over, or Ctrl-C"
+        typer.echo(f"recording until {until}", err=True)
+        ends = time.monotonic() + (math.inf if seconds is None else seconds)
         with contextlib.suppress(KeyboardInterrupt):
-            time.sleep(seconds if seconds is not None else 10**9)
-        ask(folder, "stop")
+            while _runs(folder, session) and (left := ends - time.monotonic()) > 0:
+                time.sleep(min(left, 1.0))
+        with contextlib.suppress(Refused):  # it has ended by itself, without its camera for instance: what it says
+            ask(folder, "stop", session=session)
     _say_session(ask(folder, "show", session=session), as_json)
 
 
@@ -122,6 +128,11 @@ def _delete_at_rest(store: Any, paths: ClientPaths, session: str) -> bool:
     key, stand = keys.read_keyfile(paths.device_key).derive("lessons"), [clip_name(*one) for one in store.standing()]
     keep_lessons(paths.lessons, key, stand, now().day)
     return False
+
+
+def _runs(folder: Path, session: str) -> bool:
+    recording = ask(folder, "status")["recording"]
+    return recording is not None and recording["session"] == session
 
 
 def _say_session(said: dict[str, Any], as_json: bool) -> None:

@@ -16,7 +16,10 @@ from client.leaving import COME_BACK, FLEET_CONSENTS, Leaving, key_id
 from mcoe_model.consent import CONSENTS
 from mcoe_model.errors import DataMissing, DecisionNeeded, SettingsError, WearableDown
 
-wearer = typer.Typer(help="Who wears this wearable.", no_args_is_help=True)
+wearer = typer.Typer(
+    help="Who wears this wearable.", no_args_is_help=True,
+    epilog="Example:  mcoe-client wearer new P02 --yes",
+)
 Keyfile = Annotated[
     bool, typer.Option("--keyfile", help="Without a passphrase: protects nothing once the device is lost.")
 ]
@@ -120,8 +123,8 @@ def another_passphrase(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False)
 @told
 def forget(yes: Yes = False, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     """Delete the wearer from this device for good, and ask the fleet's server to forget them."""
+    from client.new_wearer import close_wearer
     from client.only_one import only_one
-    from client.wearable.lifecycle import close_wearer
     from client.wearers import Wearers
 
     _confirm_leaving(folder, yes, "forget", codeless=True)
@@ -172,8 +175,8 @@ def _confirm_leaving(folder: Path, yes: bool, command: str, codeless: bool = Fal
 
 def _at_rest(folder: Path, code: str, passphrase: str | None) -> str | None:
     """A new wearer while no main process runs."""
+    from client.new_wearer import check_new, close_wearer, new_wearer
     from client.only_one import only_one
-    from client.wearable.lifecycle import check_new, close_wearer, new_wearer
     from client.wearers import Wearers
 
     check_new(code, passphrase)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
@@ -37,7 +37,12 @@ class ConsentAnswer:
 
 
 class ConsentStore(StoreBase):
-    """Consents need no key: a locked wearable can be told to stop."""
+    """Consents need no key: a locked wearable can be told to stop.
+
+    ``withdrawn``: consents that were taken back while no disk could write it down. They do not hold.
+    """
+
+    withdrawn: frozenset[str] = frozenset()
 
     def answer_consents(self, answers: dict[str, bool], text: ConsentText, at: Moment | None = None) -> None:
         """What the wearer answered to this text, by kind. ``at``: when, if that was before there was a store; the
@@ -70,7 +75,8 @@ class ConsentStore(StoreBase):
         """The newest answer of each kind that was ever answered."""
         with self._reading() as session:
             texts = {row.sha256: row for row in session.scalars(select(ConsentTextRow))}
-            return {kind: self._answer(row, texts[row.text_sha256]) for kind, row in _newest(session).items()}
+            newest = {kind: self._answer(row, texts[row.text_sha256]) for kind, row in _newest(session).items()}
+        return {kind: replace(one, given=one.given and kind not in self.withdrawn) for kind, one in newest.items()}
 
     def consent_history(self) -> list[ConsentAnswer]:
         """Every answer and withdrawal, oldest first."""
@@ -116,7 +122,7 @@ class ConsentStore(StoreBase):
 
 
 def _row(kind: str, given: bool, text_sha256: str, at: Moment) -> ConsentRow:
-    when = {"utc_us": at.utc_us, "zone": at.zone, "clock_state": at.clock_state}
+    when = {"utc_us": at.utc_us, "zone": at.zone, "clock_state": at.clock_state, "monotonic_ns": at.monotonic_ns}
     return ConsentRow(kind=kind, given=given, text_sha256=text_sha256, **when)
 
 

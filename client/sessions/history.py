@@ -25,7 +25,10 @@ from client.sessions.values import SKIP, Label, Prediction, Source, Training
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a span; ``undone``: the wearer took it back. ``edited_us`` is UTC, the bounds are the camera's."""
+    """One version of a span; ``undone``: the wearer took it back. ``edited_us`` is UTC, the bounds are the camera's.
+
+    ``clock_state`` is None where an earlier program wrote it down.
+    """
 
     start_us: int
     end_us: int
@@ -33,6 +36,7 @@ class Version:
     source: Source
     edited_us: int
     zone: str
+    clock_state: str | None
     undone: bool
 
 
@@ -79,6 +83,7 @@ class HistoryStore(PromptStore):
                     source=cast(Source, row.source),
                     edited_us=row.edited_us,
                     zone=row.zone,
+                    clock_state=row.clock_state,
                     undone=row.undone,
                 )
                 for row in session.scalars(query)

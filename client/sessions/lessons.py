@@ -46,8 +46,10 @@ class LessonStore(SpanStore):
     def to_learn(self) -> Lessons:
         """Spans with an emotion that was not learned yet, whose recording is there and without a flaw.
 
-        Where spans of different emotions overlap, the one that was labelled last counts. Raises ConsentMissing, Locked.
+        Where spans of different emotions overlap, the one that was labelled last counts. Without the consent to labels
+        they stay and are learned once it is given again. Raises ConsentMissing, Locked.
         """
+        self.require("labels")
         self.require("learning")
         self._unlocked()
         there = (SessionRow.state != RECORDING, SessionRow.wrapped_key.is_not(None))
@@ -78,13 +80,14 @@ class LessonStore(SpanStore):
 
         A session of which nothing is left to label or learn is kept some days more.
         """
-        now_us = self._clock().utc_us
+        at = self._clock()
+        now_us = at.utc_us
         with self._writing() as session:
             spans = {span: session.get(SpanRow, span) for span, _ in clips}  # some may be discarded meanwhile
             new = [(row, label) for span, label in clips if (row := spans[span]) and row.learned_label_id != label]
             if clips and not new:
                 return False
-            session.add(TrainingRow(**asdict(training)))
+            session.add(TrainingRow(**asdict(training), monotonic_ns=at.monotonic_ns, clock_state=at.clock_state))
             for row, label in new:
                 row.learned_label_id, row.learned_us = label, now_us
             session.flush()

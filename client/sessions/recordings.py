@@ -180,6 +180,7 @@ class RecordingStore(ConsentStore):
         with self._writing() as session:
             row = session.get_one(SegmentRow, (session_id, number))
             row.sha256, row.bytes, row.plain = digest.hexdigest(), path.stat().st_size, None
+            _start_with_picture(session, self._row(session, session_id))
             return _segment(row)
 
     def _data_key(self, session_id: str) -> bytes:
@@ -197,6 +198,20 @@ class RecordingStore(ConsentStore):
 def _context(session_id: str, number: int | None = None) -> str:
     """What a sealed file, or without a number a wrapped key, is bound to."""
     return f"session {session_id}" if number is None else f"segment {number} of session {session_id}"
+
+
+def _start_with_picture(session: Session, row: SessionRow) -> None:
+    """A session starts with its first picture: the last seconds were seen before they were asked for.
+
+    By the monotonic clock, which was not set in between.
+    """
+    clock = session.scalars(select(ClockRow).where(ClockRow.session_id == row.id).order_by(ClockRow.id)).first()
+    first = select(func.min(SegmentRow.starts_us))
+    first_us = session.scalar(first.where(SegmentRow.session_id == row.id, SegmentRow.sha256.is_not(None)))
+    if clock is not None and first_us is not None:
+        starts_ns = clock.monotonic_ns + (first_us - clock.camera_us) * 1000
+        row.started_us += (starts_ns - row.started_monotonic_ns) // 1000
+        row.started_monotonic_ns = starts_ns
 
 
 def _whole_segments(session_id: str) -> Select[SegmentRow]:

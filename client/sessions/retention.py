@@ -1,4 +1,5 @@
-"""How long recordings stay: deleted on time, never before without the wearer's word, and so that nobody can read them.
+"""How long recordings stay: deleted on time, before only on the wearer's word or, once learned, when they are too many,
+and so that nobody can read them.
 
 A session's data key is deleted first: from then on its segments are noise. Then its files go, and it is looked whether
 they are gone. What is written to the log names no session.
@@ -10,17 +11,25 @@ import datetime
 import logging
 import shutil
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
 
 from client.said import Said
 from client.sessions.database import forget_deleted
 from client.sessions.lessons import LessonStore
-from client.sessions.tables import RECORDING, MarkerRow, SessionRow, SpanRow
-from client.sessions.times import DAY_US, SECOND_US, zone_of
+from client.sessions.tables import RECORDING, MarkerRow, PromptRow, SessionRow, SpanRow
+from client.sessions.times import DAY_US, SECOND_US, Moment, zone_of
 from client.sessions.values import Recording
 from mcoe_model.errors import DataInvalid, DataMissing, DiskFull, LabelFirst, McoeError
 
 KEEP_DAYS = 14
+#: The clock's state of a session that was recorded with a wrong clock, once its days are counted by a right one.
+PUT_RIGHT = "put right"
+
+#: The times of a question that waits.
+_OF_QUESTIONS = (
+    PromptRow.event_us, PromptRow.asked_us, PromptRow.expires_us, PromptRow.snoozed_until_us, PromptRow.shown_us,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +42,10 @@ class RetentionStore(LessonStore):
 
         What was not learned is never in the way, nor what the wearer wants kept.
         """
-        self._date_anew()
-        now_us = self._clock().utc_us
+        at = self._clock()
+        with self._writing() as session:
+            self._date_anew(session, at)
+        now_us = at.utc_us
         there = self._there()
         over = [found.id for found in there if found.raw_until_us <= now_us]
         left = [found for found in there if found.raw_until_us > now_us]
@@ -122,20 +133,23 @@ class RetentionStore(LessonStore):
         there = [found for found in self.sessions() if found.raw and found.state != RECORDING]
         return sorted(there, key=lambda found: found.started_us)
 
-    def _date_anew(self) -> None:
+    def _date_anew(self, session: Session, at: Moment) -> None:
         """Count the days of what was recorded with a wrong clock from now on, as soon as the clock is right.
 
-        A wearable that was off for a week may date a recording a week back; it must not lose that week.
+        A wearable that was off for a week may date a recording a week back; it must not lose that week. Questions about
+        it that wait are dated by the monotonic clock.
         """
-        at = self._clock()
         if at.clock_state != "synchronised":
             return
-        with self._writing() as session:
-            for row in session.scalars(select(SessionRow).where(SessionRow.clock_state == "unsynchronised")):
-                row.clock_state = "put right"
-                if row.learned_us is None:
-                    latest_us = at.utc_us + self.rules.retention.days_after_recording * DAY_US
-                    row.raw_until_us = max(row.raw_until_us, latest_us)
+        for row in session.scalars(select(SessionRow).where(SessionRow.clock_state == "unsynchronised")):
+            row.clock_state = PUT_RIGHT
+            if row.learned_us is None:
+                latest_us = at.utc_us + self.rules.retention.days_after_recording * DAY_US
+                row.raw_until_us = max(row.raw_until_us, latest_us)
+            later_us = func.min(started_at_latest(row, at) - row.started_us, at.utc_us - PromptRow.asked_us)
+            moved = {column: column + later_us for column in _OF_QUESTIONS}
+            waits = (PromptRow.session_id == row.id, PromptRow.ended.is_(None))
+            session.execute(update(PromptRow).where(*waits).values(moved))
 
     def _remove_files(self, session_id: str) -> None:
         folder = self._recordings / session_id
@@ -148,8 +162,16 @@ class RetentionStore(LessonStore):
         log.info("a recording was deleted: its key, %d files, %.1f MB; verified", len(sizes), sum(sizes) / 1e6)
 
 
+def started_at_latest(row: SessionRow, at: Moment) -> int:
+    """When a session that was recorded with a wrong clock started, by a right one that says ``at`` now.
+
+    The monotonic clock begins anew with each boot: of an earlier one the session may be older than it says, never less.
+    """
+    return at.utc_us - max(0, at.monotonic_ns - row.started_monotonic_ns) // 1000
+
+
 def _waits(found: Recording) -> bool:
-    """Whether a recording has time that nobody has said anything of."""
+    """Whether nobody has said anything of a recording, or of a part of it that was marked."""
     return found.labelled == 0 or found.labelled < found.spans
 
 

@@ -124,7 +124,8 @@ class SpanStore(RecordingStore):
         at = self._clock()
         said = None if label is None else {"said": label.said, "intensity": label.intensity}
         bounds = {"start_us": start_us, "end_us": end_us}
-        session.add(LabelRow(span_id=span_id, said=said, source=source, edited_us=at.utc_us, zone=at.zone, **bounds))
+        when = {"edited_us": at.utc_us, "zone": at.zone, "monotonic_ns": at.monotonic_ns, "clock_state": at.clock_state}
+        session.add(LabelRow(span_id=span_id, said=said, source=source, **when, **bounds))
 
 
 def _span(session: Session, span_id: int) -> SpanRow:
@@ -193,6 +194,7 @@ def _view(span: SpanRow, newest: LabelRow | None, versions: int, raw: bool) -> S
         label=label,
         source=cast(Source, said.source) if said else None,
         edited_us=said.edited_us if said else None,
+        clock_state=said.clock_state if said else None,
         predicted=Prediction.from_plain(span.predicted) if said and span.predicted is not None else None,
         versions=versions,
         change=change if raw else "history",

@@ -48,11 +48,13 @@ class ConsentRow(Base):
     utc_us: Mapped[int]
     zone: Mapped[str]
     clock_state: Mapped[str]
+    monotonic_ns: Mapped[int | None]
 
 
 class SessionRow(Base):
     """One recording. Without ``wrapped_key`` nobody can open its segments any more, even if their bytes were kept.
 
+    ``started_us`` is when its first picture was; until that is sealed, when the session was asked for.
     ``raw_until_us`` is when its recordings will be deleted, ``kept`` whether the wearer asked for a later day than the
     rules give. ``flaw`` is a word for why it is not learned from, such as out-of-sync.
     """
@@ -153,6 +155,8 @@ class LabelRow(Base):
     edited_us: Mapped[int]
     zone: Mapped[str]
     undone: Mapped[bool] = mapped_column(default=False)
+    monotonic_ns: Mapped[int | None]
+    clock_state: Mapped[str | None]
 
 
 class RequestRow(Base):
@@ -215,3 +219,5 @@ class TrainingRow(Base):
     outcome: Mapped[str]
     seconds: Mapped[float]
     scores: Mapped[dict[str, Any] | None] = mapped_column(Encrypted("training_history.scores"))
+    monotonic_ns: Mapped[int | None]
+    clock_state: Mapped[str | None]

@@ -1,4 +1,6 @@
-"""When something was, as every row tells it: UTC, the monotonic clock, the zone, and whether the clock can be believed.
+"""When something was: UTC, the monotonic clock, the zone, and whether the clock can be believed.
+
+Sessions, readings of clocks, markers, consents, labels and lessons are kept with all four, questions with UTC alone.
 
 A wearable without a battery-backed clock may wake in 1970 and be put right later; the monotonic clock does not jump.
 """

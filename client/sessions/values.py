@@ -77,7 +77,8 @@ class Span:
     """A part of a session, in the camera's microseconds, as it stands now.
 
     ``predicted`` is the model's own guess; it is None until the wearer has chosen, so as not to be suggested.
-    ``versions`` counts what was said and trimmed since it was marked.
+    ``versions`` counts what was said and trimmed since it was marked. ``clock_state``: of the clock that says
+    ``edited_us``; None where an earlier program wrote that down.
     """
 
     id: int
@@ -87,6 +88,7 @@ class Span:
     label: Label | None
     source: Source | None
     edited_us: int | None
+    clock_state: str | None
     predicted: Prediction | None
     versions: int
     change: Change
@@ -112,7 +114,8 @@ class Recording:
     """A session as the wearer sees it.
 
     ``starts_us`` and ``ends_us`` are the camera's microseconds, None before the first segment; the other ``_us`` are
-    UTC. ``raw``: its pictures are still there, until ``raw_until_us``. ``kept``: the wearer asked for a later day.
+    UTC, ``started_us`` that of its first picture. ``raw``: its pictures are still there, until ``raw_until_us``.
+    ``kept``: the wearer asked for a later day.
     """
 
     id: str

@@ -164,6 +164,7 @@ class Wearable(LearningWearable):
             try:
                 await self.look()
                 await self.look_whether_lost()
+                await self.keep_withdrawals()
                 await self._keep_to_consent()
                 self._checks = await self._checked()
                 self._model = await asyncio.to_thread(self._model_choice)
@@ -174,7 +175,8 @@ class Wearable(LearningWearable):
                 log.warning("the wearable cannot be looked at: %s", for_log(fault))
 
     async def _keep_to_consent(self) -> None:
-        """When the text has changed, nothing is seen until the wearer has agreed to the new one."""
+        """When the text has changed, nothing is seen or sent until the wearer has agreed to the new one."""
+        self.keep_fleet_to_consent()
         if self.store is None or "capture" in self.known.allowed:
             return
         await self._stop_if_recording()

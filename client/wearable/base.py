@@ -7,6 +7,7 @@ import logging
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,11 @@ class Known:
     no_room: Refusal | None = None
     no_room_says: str = ""
 
+    def without(self, kinds: AbstractSet[str]) -> Known:
+        """The same for a wearer who has taken these consents back."""
+        consents = tuple(consent for consent in self.consents if consent.kind not in kinds)
+        return replace(self, consents=consents, allowed=self.allowed - kinds)
+
 
 class WearableBase(ABC):
     """One wearer's data, and the processes beside this one. The store is used in one thread, this class in the loop."""
@@ -59,6 +65,7 @@ class WearableBase(ABC):
         self.paths: ClientPaths | None = None
         self.store: Store | None = None
         self.known = Known()
+        self._withdrawn = set[str]()  # consents taken back that no disk has written down yet
         self._in_order = True
         self.geometry = Geometry()
         self.fitted = False
@@ -95,9 +102,11 @@ class WearableBase(ABC):
 
         def work() -> tuple[T, Known]:
             store.rules = replace(store.rules, consent_version=self.texts.version)
+            store.withdrawn = frozenset(self._withdrawn)
             return do(store), self._look(store)
 
-        result, self.known = await asyncio.get_running_loop().run_in_executor(self._store_thread, work)
+        result, known = await asyncio.get_running_loop().run_in_executor(self._store_thread, work)
+        self.known = known.without(self._withdrawn)
         return result
 
     async def look(self) -> None:

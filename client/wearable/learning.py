@@ -128,9 +128,13 @@ class LearningWearable(LivedWearable):
             with contextlib.suppress(ProcessLookupError):
                 self._learner.kill()
 
-    def _may_learn(self) -> bool:
-        """Whether the key is here, and the wearer agrees."""
+    def _may_keep(self) -> bool:
+        """Whether the key is here, and the wearer agrees that something is made for learning."""
         return self.stage == "open" and self.lessons_key is not None and "learning" in self.known.allowed
+
+    def _may_learn(self) -> bool:
+        """Whether it may also be learned from, which takes the consent to labels, too."""
+        return self._may_keep() and "labels" in self.known.allowed
 
     def _closed(self) -> tuple[Said, ...]:
         """Why nothing is learned now."""
@@ -144,7 +148,7 @@ class LearningWearable(LivedWearable):
     async def _look_for_work(self) -> _Work | None:
         """What is to be learned, once what was learned is in the store; None while nothing can be."""
         key, paths = self.lessons_key, self.paths
-        if paths is None or key is None or not self._may_learn():
+        if paths is None or key is None or not self._may_keep():
             self._left_out = {}
             await self._drop_unless_agreed()
             return None
@@ -160,7 +164,8 @@ class LearningWearable(LivedWearable):
         await self._begin_generation(paths, model, key)
 
         def look(store: Store) -> tuple[Lessons, frozenset[tuple[int, int]], int]:
-            return store.to_learn(), store.standing(), store.lost()
+            found = store.to_learn() if self._may_learn() else Lessons((), 0, 0)
+            return found, store.standing(), store.lost()
 
         found, standing, lost = await self.kept(look)
         lessons = found.lessons
@@ -348,10 +353,14 @@ class LearningWearable(LivedWearable):
         self.stop_learning()
 
     async def withdraw(self, kind: str) -> None:
-        """As in `LivedWearable`; without the consent to learning, nothing is kept that was made for it."""
+        """As in `LivedWearable`; without the consent to learning, nothing is kept that was made for it.
+
+        Without the one to labels it stays, and nothing is learned from it.
+        """
+        if kind in ("labels", "learning"):
+            self.stop_learning()
         await super().withdraw(kind)
         if kind == "learning":
-            self.stop_learning()
             async with self._at_lessons:
                 await self._drop_unless_agreed()
 

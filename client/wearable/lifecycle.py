@@ -22,9 +22,9 @@ from client.export.folder import zipped
 from client.kept import drop_kept, kept_clips, kept_ids
 from client.keys import DeviceKey
 from client.leaving import FLEET_CONSENTS, Goodbye, Leaving, Way, join, key_id
+from client.new_wearer import check_new, close_wearer, new_wearer
 from client.own_models import settle_own_models
 from client.page import wearable_protocol as page
-from client.page.pairing import Pairing
 from client.running import Running
 from client.said import Said
 from client.segment_files import left_over
@@ -35,7 +35,7 @@ from client.wearable.base import Known
 from client.wearable.folders import make_plain_folder
 from client.wearable.labels import LabellingWearable
 from client.wearable.recordings import UnderWay
-from client.wearers import FIRST_CODE, Wearers, check_code
+from client.wearers import FIRST_CODE, Wearers
 from mcoe_model.errors import ConsentMissing, DataInvalid, DataMissing, DiskFull, McoeError, OutputExists, for_log
 from mcoe_model.files import remove_torn
 from mcoe_model.invitation import Invitation
@@ -59,12 +59,13 @@ class LivedWearable(LabellingWearable):
         super().__init__(folder, device, texts)
         self._rules = rules
         self._check_in_rules = check_ins
-        self._told_recording = False  # what the fleet's part was told last
+        self._told_recording, self._told_labels = False, True  # what the fleet's part was told last
         self._key: DeviceKey | None = None
         self._wearers = Wearers(folder)
         self.leaving = Leaving(folder)
         self._left: Goodbye | None = None
         self._lost = False
+        self._answering = asyncio.Lock()  # one answer about consents is written at a time
         self._joining = asyncio.Lock()  # nobody leaves a fleet, or is erased, halfway into it
         log_file = folder / "logs" / "fleet.log"
         self.fleet = Child("fleet", "client.fleet", self._fleet_arguments, log_file, greet=self._greet_fleet)
@@ -124,7 +125,11 @@ class LivedWearable(LabellingWearable):
 
     async def consent(self, kind: str, text: ConsentText) -> None:
         """Write down that the wearer agreed. Raises DataInvalid."""
-        await self.kept_locked(lambda store: store.answer_consents({kind: True}, text))
+        async with self._answering:
+            await self.kept_locked(lambda store: store.answer_consents({kind: True}, text))
+            self._withdrawn.discard(kind)
+        await self.look()
+        self.keep_fleet_to_consent()
 
     async def join(self, invitation: Invitation) -> None:
         """Enrol in the fleet that invites, with the consents that are in force.
@@ -147,15 +152,33 @@ class LivedWearable(LabellingWearable):
                 await self._look_who_left()
 
     async def withdraw(self, kind: str) -> None:
-        """What the consent allowed ends at once; the server will hear of the one that let it have updates."""
-        async with self._joining if kind in FLEET_CONSENTS else contextlib.nullcontext():
-            if kind in FLEET_CONSENTS and kind in {consent.kind for consent in self.known.consents}:
-                await self._leave_fleet()
-            await self.kept_locked(lambda store: store.withdraw(kind))
+        """What the consent allowed ends at once; the server will hear of the one that let it have updates.
+
+        It ends before it is written down, since a disk may be full: then it stays ended, `keep_withdrawals` tries again
+        to write it down, and the wearer hears that it could not be kept yet. Raises DataMissing, DiskFull.
+        """
+        self._require_store()
+        had = kind in {consent.kind for consent in self.known.consents} | self._withdrawn
+        self._withdrawn.add(kind)
+        self.known = self.known.without(self._withdrawn)
         if kind == "capture":
             self._stop_seeing()
-        if kind in FLEET_CONSENTS:
+        if kind in ("labels", *FLEET_CONSENTS):  # without the one to labels it begins again, and has no clips
             self.fleet.kill()
+        async with self._joining if kind in FLEET_CONSENTS else contextlib.nullcontext():
+            self._require_store()  # another one may wear it since
+            if had and kind in FLEET_CONSENTS:
+                await self._leave_fleet()
+            async with self._answering:
+                self._withdrawn.add(kind)  # an answer that was being written may have lifted it
+                await self.kept_locked(lambda store: store.withdraw(kind))
+                self._withdrawn.discard(kind)
+
+    async def keep_withdrawals(self) -> None:
+        """Write down what was withdrawn while the disk was full, once there is space."""
+        for kind in sorted(self._withdrawn):
+            with contextlib.suppress(DiskFull):
+                await self.withdraw(kind)
 
     async def forget(self) -> None:
         """Delete the wearer: key, store, recordings, models, and what a server keeps. Raises DataMissing."""
@@ -176,6 +199,7 @@ class LivedWearable(LabellingWearable):
                     left.unlink(missing_ok=True)
 
             await asyncio.get_running_loop().run_in_executor(self._store_thread, erase)
+            self._withdrawn.clear()
             self.known = Known()  # after whatever was asked of the store before
             self._read_fit()
             self.leaving.wake()
@@ -190,8 +214,10 @@ class LivedWearable(LabellingWearable):
 
         Portion by portion, so that recordings are sealed in between.
         """
-        wearer = self.wearer or ""
-        portions = await self.kept(lambda store: zipped(everything(store, wearer)))
+        self._require_open()
+        paths, key = self.paths, self._key
+        assert paths is not None and key is not None
+        portions = await self.kept(lambda store: zipped(everything(store, key, paths, self.folder)))
         while portion := await self.kept(lambda store: next(portions, b"")):
             yield portion
 
@@ -265,6 +291,7 @@ class LivedWearable(LabellingWearable):
 
     def _stop_seeing(self) -> None:
         """End the processes that have pictures in memory, and forget what they said and what was tried out."""
+        self._try_outs_deleted += 1
         self._tried_out = None
         self.capture.child.kill()
         self.recognise.child.kill()
@@ -319,12 +346,18 @@ class LivedWearable(LabellingWearable):
         joined = self.paths is not None and self.paths.membership.exists()
         return joined and self._left is None and not self._lost
 
+    def keep_fleet_to_consent(self) -> None:
+        """End the fleet's part if it may no longer run, or was told of labels what does not hold; it begins again."""
+        allowed = self.known.allowed
+        if not set(FLEET_CONSENTS) <= allowed or self._told_labels != ("labels" in allowed):
+            self.fleet.kill()
+
     def _greet_fleet(self) -> dict[str, Any]:
-        """Its keys: the device key may need a passphrase, which this process has heard."""
+        """Its keys: the device key may need a passphrase, which this process has heard. And whether labels count."""
         assert self._key is not None  # else it would not be started
-        self._told_recording = self.under_way is not None
+        self._told_recording, self._told_labels = self.under_way is not None, "labels" in self.known.allowed
         keys = {purpose: self._key.derive(purpose).hex() for purpose in ("outbox", "lessons")}
-        return keys | {"recording": self._told_recording}
+        return keys | {"labels": self._told_labels, "recording": self._told_recording}
 
     async def _begin(self) -> UnderWay:
         under_way = await super()._begin()
@@ -346,7 +379,8 @@ class LivedWearable(LabellingWearable):
         told = ToldFile(paths.told).read()
         at = datetime.datetime.fromtimestamp(told.next_check_in, datetime.UTC)
         due = at if at.timestamp() > time.time() else None
-        waiting = len(kept_ids(paths.outbox)), kept_clips(paths.lessons)
+        clips = kept_clips(paths.lessons) if "labels" in self.known.allowed else 0
+        waiting = len(kept_ids(paths.outbox)), clips
         return page.CheckIns(*waiting, gates.closed(), due, told.turned_away)
 
     async def _stop_if_recording(self) -> None:
@@ -372,43 +406,3 @@ async def _aside(do: Callable[[], T]) -> T:
 
     threading.Thread(target=work, name="joining", daemon=True).start()
     return await asyncio.wrap_future(done)
-
-
-def close_wearer(wearers: Wearers, way: Way) -> None:
-    """Erase the wearer, as `Wearers.close`, and forget the phones that were theirs. Raises DataMissing without one."""
-    Pairing(wearers.folder / "page").unpair()  # first: whenever this ends, no phone sees the next wearer's page
-    wearers.close(way)
-
-
-def check_new(code: str, passphrase: str | None) -> None:
-    """Whether a wearer can be begun with these. Raises DataInvalid."""
-    check_code(code)
-    if passphrase is not None:
-        keys.check_passphrase(passphrase)
-
-
-def new_wearer(wearers: Wearers, code: str, passphrase: str | None) -> tuple[DeviceKey, str | None]:
-    """A folder with a new device key, and the recovery key of one with a passphrase: both, or nobody wears it.
-
-    What somebody without a code has in the wearable's folder, enrolled or imported before the first visit, is theirs.
-    Raises OutputExists, and DataInvalid for a bad code or a short passphrase.
-    """
-    if wearers.current is None and wearers.found:
-        return _adopted(wearers, code, passphrase)
-    path = wearers.new(code).device_key
-    return (keys.make_keyfile(path), None) if passphrase is None else keys.make_locked(path, passphrase)
-
-
-def _adopted(wearers: Wearers, code: str, passphrase: str | None) -> tuple[DeviceKey, str | None]:
-    """The same for somebody without a code. The key comes first: whenever this ends, it can be begun again."""
-    check_new(code, passphrase)
-    path = wearers.paths.device_key
-    if path.exists() and keys.needs_passphrase(path):  # begun by a process that died; nothing was sealed
-        path.unlink()
-    made: tuple[DeviceKey, str | None]
-    if passphrase is None:
-        made = keys.read_keyfile(path) if path.exists() else keys.make_keyfile(path), None
-    else:
-        made = keys.put_passphrase(path, passphrase) if path.exists() else keys.make_locked(path, passphrase)
-    wearers.adopt(code)
-    return made

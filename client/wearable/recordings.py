@@ -39,6 +39,9 @@ END_S = 30.0
 #: The same when the whole program is to end.
 QUICK_END_S = 4.0
 TRY_OUT_S = 10.0
+#: Seconds after which a try-out that nobody deleted is forgotten: whoever closes the page does not say so, and a phone
+#: that shows it has it since.
+TRY_OUT_KEPT_S = 120.0
 #: Seconds between two looks for new pictures; the ring holds two seconds of them.
 _POLL_S = 0.2
 
@@ -47,13 +50,18 @@ log = logging.getLogger("mcoe")
 
 @dataclass
 class UnderWay:
-    """A session that is being recorded, or saved from what is remembered."""
+    """A session that is being recorded, or saved from what is ``remembered``.
+
+    ``full``: it was ended for want of room. ``cut``: a segment found no space, so that nothing may follow it.
+    """
 
     session: str
     began: Moment
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    remembered: bool = False
     stopping: bool = False
     full: bool = False
+    cut: bool = False
     driven: bool = False
     in_sync: bool = True
 
@@ -65,6 +73,8 @@ class RecordingWearable(WearableBase):
         super().__init__(folder, device, texts)
         self.under_way: UnderWay | None = None
         self._tried_out: page.TryOut | None = None
+        self._try_out_goes: asyncio.TimerHandle | None = None
+        self._try_outs_deleted = 0
         self._turn = asyncio.Lock()  # one beginning or ending at a time
         self._unsealed = set[str]()  # sessions of which something waits in memory for a disk that is full
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -99,6 +109,7 @@ class RecordingWearable(WearableBase):
         """What the camera saw in the last seconds, as a session of its own; its id. Raises as `start_recording`."""
         async with self._turn:
             under_way = await self._begin()
+            under_way.remembered = True
             try:
                 await self.capture.save_last(under_way.session, seconds)
             except McoeError as fault:
@@ -137,7 +148,8 @@ class RecordingWearable(WearableBase):
 
     async def marker(self, text: str, source: str) -> int:
         """Write down something that happens now; the camera's time of it in microseconds. Raises CameraMissing."""
-        if self._camera_clock is None:
+        seen = self.capture.camera is not None and self.capture.camera.seen
+        if self._camera_clock is None or not seen:
             raise CameraMissing("no camera is there whose time this could be; plug it in")
         camera_us, monotonic_ns = self._camera_clock
         at_us = camera_us + (time.monotonic_ns() - monotonic_ns) // 1000
@@ -148,7 +160,7 @@ class RecordingWearable(WearableBase):
     async def try_out(self) -> page.TryOut:
         """Ten seconds of pictures in memory. Raises as `preview`, CameraMissing."""
         self._require_sight()
-        store = self.store
+        store, deleted = self.store, self._try_outs_deleted
         if self.capture.camera is None or not self.capture.camera.seen:
             raise CameraMissing("no camera is there; plug it in, and it is found by itself")
         seen: list[Pair] = []
@@ -161,7 +173,12 @@ class RecordingWearable(WearableBase):
         self._require_sight()  # it may have been taken back meanwhile
         if self.store is not store:
             raise DataMissing("another one wears it now; the try-out was deleted")
+        if self._try_outs_deleted != deleted:
+            raise DataMissing("the try-out was deleted")
         self._tried_out = page.TryOut(tuple(seen), round(events), sum(pair.fresh for pair in seen))
+        if self._try_out_goes is not None:
+            self._try_out_goes.cancel()  # it was for the one before
+        self._try_out_goes = asyncio.get_running_loop().call_later(TRY_OUT_KEPT_S, self._forget_try_out)
         return self._tried_out
 
     async def tried_out(self) -> page.TryOut:
@@ -172,7 +189,11 @@ class RecordingWearable(WearableBase):
         return self._tried_out
 
     async def delete_try_out(self) -> None:
-        """Forget its pictures."""
+        """Forget its pictures, also of one that is not over yet."""
+        self._try_outs_deleted += 1
+        self._forget_try_out()
+
+    def _forget_try_out(self) -> None:
         self._tried_out = None
 
     async def salvage(self, session: str | None = None) -> set[str]:
@@ -240,6 +261,8 @@ class RecordingWearable(WearableBase):
     def _heard(self, event: dict[str, Any]) -> None:
         if "camera_us" in event and "monotonic_ns" in event:
             self._camera_clock = int(event["camera_us"]), int(event["monotonic_ns"])
+        if event["is"] == "found":
+            self._camera_clock = None  # it may count its time from elsewhere than before
         if event["is"] == "ready" and self.capture.pairs_ring is not None:
             self.recognise.use_ring(self.capture.pairs_ring)
         if event["is"] in ("started", "segment", "stopped", "clock", "trigger"):
@@ -324,28 +347,40 @@ class RecordingWearable(WearableBase):
         await self.kept(lambda store: store.add_clock(session, int(event["camera_us"]), at, stepped))
 
     async def _seal_segment(self, event: dict[str, Any]) -> None:
-        """Seal it; when the disk is full, or would soon be, the recording is ended politely."""
+        """Seal it; when the disk is full, or would soon be, the recording is ended politely.
+
+        What comes until it has ended is sealed as long as there is space, and so is all that was remembered.
+        """
         session, plain, under_way = str(event["session"]), Path(event["path"]), self.under_way
         counts = {name: int(event[name]) for name in ("events", "frames", "imu", "triggers")}
         number, starts_us, ends_us = (int(event[name]) for name in ("number", "starts_us", "ends_us"))
         try:
-            if under_way is not None and under_way.full:
+            if under_way is not None and under_way.cut:
                 raise DiskFull("no space left for a recording; delete some on the page")
             await self.kept(lambda store: store.add_segment(session, number, plain, starts_us, ends_us, **counts))
-            free = self.disk().free
-
-            def has_room(store: Store) -> bool:
-                store.delete_due()  # what is learned makes room
-                return store.refuses_to_record(free) is None
-
-            full = not await self.kept(has_room)
+            full = not (under_way is not None and under_way.remembered) and not await self._has_room()
         except DiskFull:
             plain.unlink(missing_ok=True)
             full = True
+            if under_way is not None:
+                under_way.cut = True
         if full and under_way is not None and not under_way.full:
             log.warning("the disk is nearly full; the recording ends")
             under_way.full = True
             self.capture.child.say({"do": "stop"})
+
+    async def _has_room(self) -> bool:
+        """Whether more may be recorded, now or once what is learned was deleted."""
+        free = self.disk().free
+
+        def has_room(store: Store) -> bool:
+            store.delete_due()
+            return store.refuses_to_record(free) is None
+
+        try:
+            return await self.kept(has_room)
+        except DiskFull:  # for writing down what was deleted
+            return False
 
     async def _end_session(self, event: dict[str, Any]) -> None:
         """Write down how it ended, and mark what is short enough to be labelled as one span."""

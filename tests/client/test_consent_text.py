@@ -16,9 +16,13 @@ def test_ours_is_there_in_every_language_under_one_version() -> None:
     assert len({text.sha256 for text in texts}) == len(LANGUAGES)
 
 
-def test_ours_promises_nothing_of_the_server_that_the_wearable_does_not_ask_of_it() -> None:
-    assert "the server does not hear of it" in read_consent_text(None, "en").text
-    assert "der Server erfährt davon nicht" in read_consent_text(None, "de").text
+def test_ours_says_what_the_server_hears_and_what_it_could_guess() -> None:
+    """As `client/leaving.py` and docs/federation.md have it: a promise that is kept, and none that is not."""
+    for language, words in {
+        "en": ("asks the server", "receipt", "could guess"),
+        "de": ("bittet den Server", "Quittung", "könnte daraus erraten"),
+    }.items():
+        assert all(word in read_consent_text(None, language).text for word in words)
 
 
 def test_a_coordinators_text_takes_the_place_of_ours(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from toy_store import ToyStore, base, payload, task
 
+from client import fleet
 from client.assess import assess
 from client.enrolment import ClientPaths
 from client.kept import kept_clips
@@ -64,6 +68,30 @@ def test_clips_are_in_one_accepted_update(paths: ClientPaths, book: LessonBook, 
     assert book.held_out == ("4-54", "9-59")
     with pytest.raises(DataMissing, match="no labelled clips"):
         learn(store, task(), Payload.of(payload()))
+
+
+def test_without_the_consent_to_labels_no_round_has_a_clip_and_none_is_lost(
+    paths: ClientPaths, store: SessionClips
+) -> None:
+    silent = SessionClips(paths, "w1", paths.models / "base.safetensors", KEY, labels=False)
+    assert (silent.clip_names(), check_in(silent).examples) == ((), 0)
+    with pytest.raises(DataMissing, match="no labelled clips"):
+        learn(silent, task(), Payload.of(payload()))
+    assert silent.tried(silent.model()[0], "head").names == ()
+    assert len(store.clip_names()) == 8 and len(store.tried(store.model()[0], "head").names) == 2
+
+
+def test_the_fleets_part_is_told_whether_labels_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counted = list[bool]()
+    for name in ("end_with_parent", "_listen"):
+        monkeypatch.setattr(fleet, name, lambda *_: None)
+    monkeypatch.setattr(fleet, "run_fleet", lambda *_, labels: counted.append(labels))
+    monkeypatch.setattr(sys, "argv", ["client.fleet", str(tmp_path), str(tmp_path)])
+    for labels in (True, False):
+        said = {"outbox": "00", "lessons": "00", "recording": False, "labels": labels}
+        monkeypatch.setattr(sys, "stdin", StringIO(json.dumps(said) + "\n"))
+        fleet.main()
+    assert counted == [True, False]
 
 
 def test_a_dropped_update_leaves_its_clips_for_the_next(

@@ -235,7 +235,7 @@ class TestSchema:
         step = home / "versions" / "9999_more.py"
         step.write_text(
             "import sqlalchemy as sa\nfrom alembic import op\n"
-            'revision, down_revision, branch_labels, depends_on = "9999", "0001", None, None\n'
+            'revision, down_revision, branch_labels, depends_on = "9999", "0002", None, None\n'
             'def upgrade():\n    op.create_table("more", sa.Column("id", sa.Integer(), primary_key=True))\n'
         )
         return step
@@ -253,6 +253,26 @@ class TestSchema:
         assert newest == ScriptDirectory.from_config(database.migration_config(engine)).get_current_head()
         engine.dispose()
         assert (tmp_path / "store.sqlite").stat().st_mode & 0o777 == 0o600
+
+    def test_what_was_said_before_labels_told_of_their_clock_stays(self, tmp_path: Path) -> None:
+        with opened(tmp_path) as store:
+            agree(store)
+            session = record(store, tmp_path / "memory", b"eye")
+            span = store.label(store.add_span(session, 0, 1_000_000).id, Label("fear")).id
+        with sqlite3.connect(tmp_path / "store.sqlite") as connection:  # as the first program left it
+            for table, column in [
+                *((table, "monotonic_ns") for table in ("consents", "span_labels", "training_history")),
+                *((table, "clock_state") for table in ("span_labels", "training_history")),
+            ]:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+            connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        connection.close()
+        with opened(tmp_path) as store:
+            store.label(span, Label("sadness"))
+            before, now = store.versions(span)
+            assert (before.label, before.clock_state) == (Label("fear"), None)
+            assert now.label == Label("sadness") and now.clock_state is not None
+            assert store.allowed("capture")
 
     def test_a_fault_shows_no_row(self, tmp_path: Path) -> None:
         engine = open_database(tmp_path / "store.sqlite")
@@ -279,7 +299,7 @@ class TestSchema:
             (copy,) = copies(tmp_path / "store.sqlite")
             with sqlite3.connect(copy) as connection:
                 assert connection.execute("SELECT id FROM sessions").fetchall() == [(session,)]
-                assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+                assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
             connection.close()
             assert copy.stat().st_mode & 0o777 == 0o600
             assert contents(store) == [b"eye"]
@@ -294,7 +314,7 @@ class TestSchema:
         with pytest.raises(RuntimeError, match="torn"), opened(tmp_path):
             pass
         with sqlite3.connect(tmp_path / "store.sqlite") as connection:
-            assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+            assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
             assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'more'").fetchall() == []
         connection.close()
         step.write_text(whole)

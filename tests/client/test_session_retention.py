@@ -295,6 +295,15 @@ class TestLessons:
         with pytest.raises(ConsentMissing, match="learning"):
             store.learn_anew([])
 
+    def test_labels_are_learned_while_their_consent_is_in_force(self, store: Store, memory: Path) -> None:
+        labelled(store, memory)
+        (lesson,) = store.to_learn().lessons
+        store.withdraw("labels")
+        with pytest.raises(ConsentMissing, match="labels"):
+            store.to_learn()
+        agree(store, "labels")
+        assert store.to_learn().lessons == (lesson,)
+
 
 class TestPrompts:
     def spans(self, store: Store, memory: Path, count: int) -> list[int]:
@@ -342,9 +351,52 @@ class TestPrompts:
         clock.turn(0.5)
         assert [waiting.id for waiting in store.waiting_prompts()] == [prompt.id]
         clock.turn(12)
-        assert store.prompts()[0].ended == "expired"
+        assert [prompt.ended for prompt in store.prompts()] == [None], "who only reads ends none"
+        assert store.waiting_prompts() == [] and [prompt.ended for prompt in store.prompts()] == ["expired"]
         with pytest.raises(DataMissing):
             store.snooze(prompt.id)
+
+    def test_a_clock_that_is_set_makes_no_question_older(self, store: Store, memory: Path, clock: Clock) -> None:
+        clock.turn(-4)  # 8:00
+        right, three_days_us = clock.at, 3 * DAY_US
+        clock.at = replace(right, utc_us=right.utc_us - three_days_us, clock_state="unsynchronised")
+        first, second = self.spans(store, memory, 2)
+        store.ask(first)
+        clock.turn(1)
+        store.snooze(store.show_prompts()[0].id)
+        clock.at = replace(clock.at, utc_us=clock.at.utc_us + three_days_us, clock_state="synchronised")
+        store.ask(second)
+        assert [prompt.span for prompt in store.waiting_prompts()] == [second]
+        clock.turn(0.6)  # what was put off comes again
+        before, after = store.waiting_prompts()
+        hour_us = 3600 * SECOND
+        assert (before.event_us, before.asked_us) == (right.utc_us + SECOND, right.utc_us)
+        assert (before.shown_us, before.expires_us) == (right.utc_us + hour_us, right.utc_us + 12 * hour_us)
+        assert (after.event_us, after.asked_us) == (right.utc_us + 2 * SECOND, right.utc_us + hour_us)
+        clock.turn(10.3)
+        assert len(store.waiting_prompts()) == 2
+        store.label(second, Label("fear"))
+        clock.turn(0.2)
+        assert store.waiting_prompts() == []
+        found = [(prompt.ended, prompt.delay_us) for prompt in store.prompts()]
+        assert found == [("expired", None), ("answered", None)]
+
+    def test_of_a_question_of_an_earlier_boot_without_a_clock_the_hours_begin_anew(
+        self, store: Store, memory: Path, clock: Clock
+    ) -> None:
+        clock.turn(-4)
+        right = replace(clock.at, monotonic_ns=10**15)
+        clock.at = replace(right, utc_us=0, clock_state="unsynchronised")
+        store.ask(self.spans(store, memory, 1)[0])
+        clock.at = replace(right, monotonic_ns=1)
+        assert [prompt.expires_us for prompt in store.waiting_prompts()] == [right.utc_us + 12 * 3600 * SECOND]
+
+    def test_an_answer_before_its_question_has_no_delay(self, store: Store, memory: Path, clock: Clock) -> None:
+        (span,) = self.spans(store, memory, 1)
+        store.ask(span)
+        clock.at = replace(clock.at, utc_us=clock.at.utc_us - DAY_US)  # it woke in the past
+        store.label(span, Label("fear"))
+        assert [prompt.delay_us for prompt in store.prompts()] == [None]
 
     def test_a_span_that_is_discarded_is_not_asked_about(self, store: Store, memory: Path) -> None:
         (span,) = self.spans(store, memory, 1)

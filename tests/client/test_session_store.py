@@ -132,6 +132,25 @@ class TestRecording:
         store.end_session(session)
         assert (store.session(session).state, store.session(session).ended_why) == (PARTIAL, "unplugged")
 
+    def test_a_session_starts_with_its_first_picture_which_may_be_before_it_was_asked_for(
+        self, store: Store, tmp_path: Path, clock: Clock
+    ) -> None:
+        agree(store)
+        pressed, second_ns = clock.at, 1_000_000_000
+        session = store.begin_session("DAVIS346", GEOMETRY)
+        # What capture says of the time 15 s before, as it understands it; UTC was set meanwhile.
+        before = {"utc_us": pressed.utc_us - 99 * SECOND, "monotonic_ns": pressed.monotonic_ns - 15 * second_ns}
+        store.add_clock(session, 1000 * SECOND, replace(pressed, **before))
+        for number, starts_us in enumerate((999_900_000, 1_010_000_000)):
+            path = plain_segment(tmp_path / "memory", b"eye", number)
+            store.add_segment(session, number, path, starts_us, starts_us + 5 * SECOND, events=1, frames=1)
+            assert store.session(session).started_us == pressed.utc_us - 15_100_000
+        span = store.add_span(session, 999_900_000, 1_015_000_000)
+        store.ask(span.id)
+        clock.turn(1 / 60)
+        store.label(span.id, Label("fear"))
+        assert [prompt.delay_us for prompt in store.prompts()] == [60 * SECOND]
+
     def test_a_segment_is_never_written_over(self, store: Store, session: str, tmp_path: Path) -> None:
         again = plain_segment(tmp_path / "memory", b"other", 0)
         store.add_segment(session, 0, again, 0, SECOND, events=1, frames=1)
