@@ -5,8 +5,7 @@
 Events all over the sensor in dv-processing's stores of 10 ms, and 30 frames a second, as fast as they are taken, each
 looked at as a camera's are: *shown* is pictures in both rings, the whole sensor's fifteen times a second, and the last
 seconds remembered; *recorded* is that and a recording in segments (LZ4) in memory, whose size per event is said beside
-it. Below 1 a core keeps up. All threads
-count, dv-processing's too.
+it. Below 1 a core keeps up. All threads count, dv-processing's too.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from mcoe_model.protocol import CheckIn
 from mcoe_model.signed_request import public_pem
 from server.fleet import open_fleet
 from server.paths import ServerPaths
-from server.settings import load_settings
+from server.settings_file import load_settings
 from simulations.fleet.processes import BIN, Process, free_ports, run
 from simulations.fleet.server import Server
 

@@ -247,7 +247,7 @@ class Capture:
     def _found_again(self) -> None:
         """The camera gives something: if it was lost, it is back now. That it could be opened would not say so."""
         if self._lost is not None and self._source is not None:
-            self._lost = None
+            self._lost, self._ticks = None, 0  # its clock is told soon, as at the start
             self._say({"is": "found", "camera": _described(self._source)})
 
 

@@ -138,7 +138,7 @@ def check_disk(premises: Premises) -> Iterator[Finding]:
     what = f"{free / 1e9:.1f} GB free, {floor / 1e9:.1f} GB stay free"
     remedy = "" if free > floor else "delete recordings on the page, or free the disk"
     yield Finding("disk", "ok" if free > floor else "wrong", what, remedy)
-    used = sum(path.stat().st_size for path in premises.paths.recordings.rglob("*.sealed"))
+    used = sum(map(_bytes, premises.paths.recordings.rglob("*.sealed")))
     quota = premises.settings.quota_gb * 1e9
     remedy = "" if used < quota else "label or delete recordings; a new one is refused before"
     what = f"recordings take {used / 1e9:.1f} of {quota / 1e9:.1f} GB"
@@ -201,10 +201,9 @@ def check_platform(premises: Premises) -> Iterator[Finding]:
     major = release.split()[1].removeprefix("R") if len(release.split()) > 1 else "?"
     jetpack = {"36": "6", "38": "7", "39": "7"}.get(major)
     if jetpack == "7":
-        yield Finding("platform", "ok", f"JetPack 7, Python {python}, torch {torch}: with GPU")
+        yield Finding("platform", "ok", f"JetPack 7, Python {python}, torch {torch}; it computes on the CPU")
     elif jetpack == "6":
-        remedy = "the GPU needs a torch built for Python 3.12 and CUDA 12.6, or JetPack 7: docs/client.md"
-        yield Finding("platform", "warning", f"JetPack 6, Python {python}, torch {torch}: on the CPU", remedy)
+        yield Finding("platform", "ok", f"JetPack 6, Python {python}, torch {torch}; it computes on the CPU")
     else:
         remedy = "JetPack 6 or 7; JetPack 5 and the TX2 have no Python that Flower runs on"
         yield Finding("platform", "wrong", f"Linux for Tegra R{major}", remedy)
@@ -340,6 +339,13 @@ def _read(path: Path) -> str:
         return path.read_text(errors="replace").strip()
     except OSError:
         return ""
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # deleted meanwhile
+        return 0
 
 
 def _said(*command: str) -> str | None:

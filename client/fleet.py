@@ -70,12 +70,17 @@ class Keys:
 
 
 def run_fleet(
-    paths: ClientPaths, rules: CheckInRules, keys: Keys | None = None, recording: Callable[[], bool] = lambda: False
+    paths: ClientPaths,
+    rules: CheckInRules,
+    keys: Keys | None = None,
+    recording: Callable[[], bool] = lambda: False,
+    *,
+    labels: bool = True,
 ) -> None:
     """Carry the fleet's messages and do its tasks until SIGTERM or SIGINT, while its gates are open.
 
     ``keys`` hang from the device key; by default from one without a passphrase, made at the first run.
-    ``recording`` is whether a recording runs.
+    ``recording`` is whether a recording runs; ``labels``, whether the wearer agrees to the use of what was labelled.
 
     Raises DataMissing for a wearable that has not joined, DataInvalid, Locked, EnrolmentRefused, and ReportedLost for
     one that the server says is lost, which is kept in ``paths.told``; nothing is deleted.
@@ -117,7 +122,7 @@ def run_fleet(
         if membership.clips:
             store = FolderStore(paths, membership.client_id, Path(membership.clips), membership.subject, model)
         else:
-            store = SessionClips(paths, membership.client_id, model, keys.lessons)
+            store = SessionClips(paths, membership.client_id, model, keys.lessons, labels=labels)
         logging.info("%s has %d labelled clips", membership.client_id, len(store.clip_names()))
         return store
 
@@ -125,7 +130,7 @@ def run_fleet(
     running = Running(paths.running)
     if not running.read().runs:
         running.adopt(model.stem)
-    offers = Offers(paths, running, model, keys.lessons, recording)
+    offers = Offers(paths, running, model, keys.lessons, recording, labels=labels)
     offers.start()
     outbox = Outbox(paths.outbox, keys.outbox, lambda learned: take_clips(paths, keys.lessons, learned))
     connection = Connection(membership.address, paths.authority, paths.key, paths.folder)
@@ -213,9 +218,10 @@ def _find_model(
 
 
 def main() -> None:
-    """`python -m client.fleet WEARER DIR`, a child: its keys come as the first line of standard input.
+    """`python -m client.fleet WEARER DIR`, a child: the first line of standard input has its keys, and whether the
+    wearer agrees to labels.
 
-    Further lines say whether a recording runs. Any other, and the end of it, ends this process.
+    It and further lines say whether a recording runs. Any other, and the end of it, ends this process.
     """
     end_with_parent()
     said = json.loads(sys.stdin.readline())
@@ -223,7 +229,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(said, recording), daemon=True).start()
     try:
         rules = load_settings(Path(sys.argv[2]), {}).check_in_rules
-        run_fleet(ClientPaths(Path(sys.argv[1])), rules, keys, recording.is_set)
+        run_fleet(ClientPaths(Path(sys.argv[1])), rules, keys, recording.is_set, labels=said["labels"])
     except McoeError as fault:
         said = str(fault) if isinstance(fault, EnrolmentRefused) else for_log(fault)
         print(f"error: {said}", file=sys.stderr)

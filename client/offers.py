@@ -35,7 +35,7 @@ class Offers:
     """Considers the newest offer. ``resident`` is the file of the model whose generation the executor works with.
 
     ``lessons_key`` opens the clips that models are tried on, where they are not those of a folder. ``recording`` is
-    whether a recording runs: a trial stands still meanwhile.
+    whether a recording runs: a trial stands still meanwhile. Without the consent to ``labels`` nothing is tried.
     """
 
     def __init__(
@@ -45,8 +45,11 @@ class Offers:
         resident: Path,
         lessons_key: bytes | None = None,
         recording: Callable[[], bool] = lambda: False,
+        *,
+        labels: bool = True,
     ) -> None:
         self.running = running
+        self._labels = labels
         self._recording = recording
         self._lessons_key = lessons_key
         self._paths = paths
@@ -111,7 +114,9 @@ class Offers:
                 log.warning("model %s is refused: %s", offer.sha256[:12], refusal)
             return
         served = self._served(state.runs)
-        found = try_beside(self._paths, path, served, self._lessons_key, self._recording) if served else None
+        found = None
+        if served and self._labels:
+            found = try_beside(self._paths, path, served, self._lessons_key, self._recording)
         if not offer.canary:
             self._work_with(path)
         if found and found.verdict == "worse":

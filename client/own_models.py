@@ -60,6 +60,11 @@ def open_model(path: Path, key: bytes | None) -> tuple[Tensors, ModelCard]:
     return parse_model(b"".join(_opened(path, key)), path)
 
 
+def plain_file(path: Path, key: bytes) -> bytes:
+    """A sealed model's file as it was before. Raises DataMissing, DataInvalid."""
+    return b"".join(_opened(path, key))
+
+
 def open_card(path: Path, key: bytes | None) -> ModelCard:
     """The card alone, without reading the rest. Raises as `open_model`."""
     if not is_own(path):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,49 @@ import numpy as np
 from client.children import Child
 from client.page.wearable_protocol import Live
 from client.sessions import Prediction
+from mcoe_model.names import EMOTIONS
 
 #: Seconds after which what was recognised is no longer what is seen now.
 STALE_S = 1.0
 #: What was recognised that is kept in memory: half an hour at ten in a second.
 _KEPT = 18_000
+
+
+class _Recognised:
+    """The newest of what was recognised, in memory that does not grow. Added to in the loop, asked in other threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at_ns = np.zeros(_KEPT, np.int64)
+        self._probabilities = np.zeros((_KEPT, len(EMOTIONS)), np.float64)
+        self._by = np.zeros(_KEPT, np.int64)  # numbers of models
+        self._models: dict[str, int] = {}
+        self._count = 0
+
+    def add(self, at_ns: int, probabilities: tuple[float, ...], model: str) -> None:
+        """Keep it in place of the oldest."""
+        with self._lock:
+            place = self._count % _KEPT
+            self._at_ns[place], self._probabilities[place] = at_ns, probabilities
+            self._by[place] = self._models.setdefault(model, len(self._models))
+            self._count += 1
+
+    def mean(self, from_ns: int, to_ns: int) -> Prediction | None:
+        """The mean of what the newest model recognised between two times; None for nothing."""
+        with self._lock:
+            at_ns = self._at_ns[: self._count]
+            places = np.flatnonzero((from_ns <= at_ns) & (at_ns <= to_ns))
+            if not len(places):
+                return None
+            newest = self._by[places[at_ns[places].argmax()]]
+            mean = self._probabilities[places[self._by[places] == newest]].mean(axis=0)
+            return Prediction(tuple(mean.tolist()), list(self._models)[newest])
+
+    def clear(self) -> None:
+        """Nothing is kept."""
+        with self._lock:
+            self._probabilities[:] = 0.0
+            self._count = 0
 
 
 class RecogniseLink:
@@ -44,8 +82,7 @@ class RecogniseLink:
         self._live: Live | None = None
         self._seen_at = 0.0
         self._refused, self._waiting = "", ""
-        #: When, what and by which model.
-        self._seen: deque[tuple[int, tuple[float, ...], str]] = deque(maxlen=_KEPT)
+        self._seen = _Recognised()
 
     @property
     def live(self) -> Live | None:
@@ -59,13 +96,7 @@ class RecogniseLink:
 
     def prediction(self, from_ns: int, to_ns: int) -> Prediction | None:
         """The mean of what the newest model recognised between two times of the monotonic clock; None for nothing."""
-        seen = tuple(self._seen)  # all at once: this is asked in the store's thread
-        found = [(probabilities, model) for at, probabilities, model in seen if from_ns <= at <= to_ns]
-        if not found:
-            return None
-        newest = found[-1][1]
-        mean = np.mean([probabilities for probabilities, model in found if model == newest], axis=0)
-        return Prediction(tuple(float(value) for value in mean), newest)
+        return self._seen.mean(from_ns, to_ns)
 
     def use_ring(self, name: str) -> None:
         """Read another ring: capture was started again."""
@@ -109,7 +140,7 @@ class RecogniseLink:
         latency_ms = float(event["latency_ms"])
         self._live = Live(str(event["emotion"]), probabilities, latency_ms, float(event["fps"]), int(event["skipped"]))
         self._seen_at = time.monotonic()
-        self._seen.append((time.monotonic_ns() - int(latency_ms * 1e6), probabilities, str(event["model"])))
+        self._seen.add(time.monotonic_ns() - int(latency_ms * 1e6), probabilities, str(event["model"]))
 
     def _gone(self) -> None:
         self._live = None

@@ -31,8 +31,9 @@ from mcoe_model.data.events import Frame
 from mcoe_model.data.geometry import SENSOR
 from mcoe_model.errors import DataMissing, McoeError, PortInUse, SettingsError
 
-#: Between two looks at a camera that has nothing new [s].
-_PAUSE_S = 0.002
+#: Between two looks at a camera [s]. dv-processing's reader holds a limited number of packets and drops what comes
+#: after without a word: hundreds of packets a second leave whoever reads seconds of time, thousands less than one.
+_PAUSE_S = 0.005
 #: At the end, how long a slow reader is waited for, and the write that is under way [s].
 _PATIENCE_S, _LAST_WRITE_S = 5.0, 0.2
 
@@ -138,8 +139,7 @@ def serve(device: str, at: Path | tuple[str, int], keys: Path | None, stopped: t
             served.send(portion)
         elif not camera.running():
             break
-        else:
-            stopped.wait(_PAUSE_S)
+        stopped.wait(_PAUSE_S)
     served.send_rest()
     if isinstance(at, Path):
         for stream in camera.info.streams:

@@ -34,8 +34,8 @@ STREAMS: tuple[Stream, ...] = ("events", "frames", "imu", "triggers")
 
 Kind = Literal["davis346", "recording", "network", "simulated", "none"]
 EXAMPLES = (
-    "davis346, davis346:SERIAL, davis346+signals, recording:FILE, network:DIR, network:HOST:PORT, simulated, "
-    "simulated:SEED or none"
+    "davis346, davis346:SERIAL, davis346+signals, davis346+signals:SERIAL, recording:FILE, network:DIR, "
+    "network:HOST:PORT, network:HOST:PORT:KEYS, simulated, simulated:SEED or none"
 )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from client import replay
 from client.cameras.source import IMU, TRIGGER
-from client.export.study_spans import StudySpan
+from client.export.study_spans import StudySpan, require_agreement
 from client.replay import Streams
 from client.sessions import Store
 from mcoe_model.data.events import EVENT, Frame, Pair
@@ -44,5 +44,5 @@ async def _streams(store: Store, one: StudySpan) -> Streams:
 
 
 def _segments(store: Store, one: StudySpan) -> Iterator[bytes]:
-    store.require("export")  # it may have been withdrawn since the first span
+    require_agreement(store)  # it may have been withdrawn since the first span
     return (b"".join(store.open_segment(segment)) for segment in one.segments)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from client.export.formats import FORMATS, StudyFormat
 from client.export.place import check_file, check_place
-from client.export.study_spans import study_spans
+from client.export.study_spans import require_agreement, study_spans
 from client.keys import DeviceKey
 from client.sessions import Store
 from mcoe_model.errors import DataMissing
@@ -45,6 +45,6 @@ def export_for_study(
         raise DataMissing(f"no labelled recording fits {form}; export another format")
     needed = sum(chosen.needs(one) for one in spans)
     check_file(check_place(out, wearable, needed), needed)
-    store.require("export")
+    require_agreement(store)
     write_for_study(out, study, tar(chosen.files(store, spans, progress)))
     return Handed(spans[0].wearer, len(spans), len(found) - len(spans))

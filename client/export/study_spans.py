@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from client.keys import DeviceKey
 from client.sessions import RECORDING, Recording, Segment, Span, Store, Version
-from client.sessions.times import SECOND_US, zone_of
+from client.sessions.times import SECOND_US, believed, zone_of
 from client.sessions.values import SKIP
 from mcoe_model.errors import DataMissing
 from mcoe_model.study import StudyKey
@@ -26,7 +26,8 @@ _BEFORE_US = SECOND_US
 class StudySpan:
     """A labelled span. ``number`` counts from 1; ``session`` and ``wearer`` are pseudonyms.
 
-    ``day``: days since the wearer's first session, by the calendar; ``versions``: what was said of it, oldest first.
+    ``day``: days since the wearer's first session, by the calendar; ``versions``: what was said of it, oldest first;
+    ``markers_us``: when something was marked in its session, by the camera's clock. Their texts stay.
     """
 
     number: int
@@ -37,6 +38,7 @@ class StudySpan:
     versions: tuple[Version, ...]
     recording: Recording
     segments: tuple[Segment, ...]
+    markers_us: tuple[int, ...]
 
     @property
     def said(self) -> str:
@@ -53,10 +55,13 @@ class StudySpan:
     def seconds(self) -> float:
         return (self.span.end_us - self.span.start_us) / SECOND_US
 
-    def minutes_until(self, utc_us: int) -> int:
-        """Whole minutes from its end to a later time."""
+    def minutes_until(self, utc_us: int, clock_state: str | None) -> int | None:
+        """Whole minutes from its end to a later time, by a clock of this state; None where the clocks cannot tell."""
         end_us = self.recording.started_us + self.span.end_us - (self.recording.starts_us or 0)
-        return max(0, (utc_us - end_us) // _MINUTE_US)
+        right = believed(self.recording.clock_state) and (clock_state is None or believed(clock_state))
+        if utc_us < end_us or not right:
+            return None
+        return (utc_us - end_us) // _MINUTE_US
 
     @property
     def sealed_bytes(self) -> int:
@@ -69,12 +74,18 @@ class StudySpan:
         return sum(segment.events for segment in self.segments)
 
 
+def require_agreement(store: Store) -> None:
+    """Raises ConsentMissing unless the wearer agreed to labels, and to hand them over."""
+    for kind in ("labels", "export"):
+        store.require(kind)
+
+
 def study_spans(store: Store, key: DeviceKey, study: StudyKey) -> list[StudySpan]:
     """The wearer's labelled spans whose recordings are there, sessions in their order.
 
-    Raises ConsentMissing without consent to export, Locked, and DataMissing when there is nothing to hand over.
+    Raises as `require_agreement`, Locked, and DataMissing when there is nothing to hand over.
     """
-    store.require("export")
+    require_agreement(store)
     wearer = f"S{key.derive(f'study {study.fingerprint} wearer').hex()[:10]}"
     sessions = sorted(store.sessions(), key=lambda session: session.started_us)
     found: list[StudySpan] = []
@@ -84,12 +95,13 @@ def study_spans(store: Store, key: DeviceKey, study: StudyKey) -> list[StudySpan
         pseudonym = key.derive(f"study {study.fingerprint} session {session.id}").hex()[:8]
         day = (_local(session) - _local(sessions[0])).days
         segments = store.segments(session.id)
+        markers_us = tuple(one.camera_us for one in store.markers(session.id) if one.camera_us is not None)
         for span in store.spans(session.id):
             if span.label is None or span.label.said == SKIP:
                 continue
             number, versions = len(found) + 1, tuple(store.versions(span.id))
             covering = tuple(_covering(segments, span))
-            found.append(StudySpan(number, wearer, pseudonym, day, span, versions, session, covering))
+            found.append(StudySpan(number, wearer, pseudonym, day, span, versions, session, covering, markers_us))
     if not found:
         raise DataMissing("there is no labelled recording to hand over; record and label first")
     return found

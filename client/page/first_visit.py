@@ -13,7 +13,7 @@ from client.page.context import Key, Page
 from client.page.entrance import Form, Short
 from client.said import Said
 from mcoe_model.consent import CONSENTS
-from mcoe_model.errors import DataInvalid
+from mcoe_model.errors import DataInvalid, DiskFull
 
 Kinds = Annotated[list[Short], Field(max_length=len(CONSENTS))]
 
@@ -98,9 +98,16 @@ def first_visit_routes(page: Page) -> APIRouter:
 
         async def act() -> None:
             given = {one.kind: one.version for one in (await page.wearable.status()).consents}
+            unwritten: list[DiskFull] = []
             for kind in CONSENTS:
                 if kind not in form.kinds and kind in given:
-                    await page.wearable.withdraw(kind)
+                    try:
+                        await page.wearable.withdraw(kind)
+                    except DiskFull as fault:  # it has ended all the same, and so shall the others
+                        unwritten.append(fault)
+            if unwritten:
+                raise unwritten[0]
+            for kind in CONSENTS:
                 if kind in form.kinds and given.get(kind) != text.version:
                     await page.wearable.consent(kind, text)
 

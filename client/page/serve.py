@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
-from client.page.announcement import announced, own_addresses
+from client.page.announcement import keep_announced, reached_at, require_announcer
 from client.page.app import make_page
 from client.page.certificate import device_certificate
 from client.page.settings import PageSettings
@@ -27,11 +27,14 @@ async def serve_page(
     settings: PageSettings,
     stopping: asyncio.Event,
     ready: Callable[[int], None] = lambda port: None,
+    addresses: Callable[[str], list[str]] = reached_at,
 ) -> None:
     """Serve the page until ``stopping`` is set. ``ready`` is called with the port once it can be reached.
 
-    Beyond loopback its name is announced on the network. Raises PortInUse.
+    Beyond loopback its name is announced on the network, at the ``addresses`` that the host has at that moment.
+    Raises PortInUse, SettingsError, MissingExtra.
     """
+    require_announcer(settings.host)
     own = device_certificate(settings.folder)
     listening = _listening(settings)
     port = int(listening.getsockname()[1])
@@ -47,13 +50,11 @@ async def serve_page(
         ssl_keyfile=own.key if settings.tls else None,
     )
     server = _Server(config)
-    async with AsyncExitStack() as stack:
-        addresses = [one for one in own_addresses(settings.host) if not ipaddress.ip_address(one).is_loopback]
-        if addresses:
-            await stack.enter_async_context(announced(own.name, port, addresses))
-        serving = asyncio.ensure_future(server.serve([listening]))
+    serving = asyncio.ensure_future(server.serve([listening]))
+    try:
         ready(port)
-        await stopping.wait()
+        await keep_announced(own.name, port, partial(addresses, settings.host), stopping)
+    finally:
         server.should_exit = True
         await serving
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-import segno
 from PIL import Image, ImageDraw, ImageFont
 
 from client.page.certificate import readable
+from mcoe_model.errors import MissingExtra
+
+try:
+    import segno
+except ImportError as fault:
+    raise MissingExtra("QR codes are made by segno; install it with: pip install 'mcoe[capture]'") from fault
 
 #: Pixels: 62 x 40 mm at 300 dots per inch, a common label.
 SIZE = (732, 472)
@@ -18,16 +23,18 @@ _MARGIN = 20
 
 @dataclass(frozen=True)
 class Invitation:
-    """What a phone needs. ``fingerprint``: the certificate's SHA-256, 64 hex digits."""
+    """What a phone needs. ``fingerprint``: the certificate's SHA-256, 64 hex digits; without ``tls`` nobody sees it."""
 
     name: str
     port: int
     fingerprint: str
     code: str
+    tls: bool = True
 
     @property
     def address(self) -> str:
-        return f"https://{self.name}" + ("" if self.port == 443 else f":{self.port}")
+        scheme, usual = ("https", 443) if self.tls else ("http", 80)
+        return f"{scheme}://{self.name}" + ("" if self.port == usual else f":{self.port}")
 
     @property
     def link(self) -> str:

@@ -284,7 +284,7 @@ class Wearable(Protocol):
         """Ten seconds of pictures, which are written nowhere, and kept for `tried_out` until they are deleted."""
 
     async def tried_out(self) -> TryOut:
-        """The last try-out. It is gone once it was deleted, and with the consent, the key or the wearer."""
+        """The last try-out. It is gone once it was deleted, after two minutes, and with consent, key or wearer."""
 
     async def delete_try_out(self) -> None:
         """Forget its pictures."""

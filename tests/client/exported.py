@@ -66,3 +66,14 @@ class Wearer:
         span = self.store.add_span(session, *bounds, predicted=predicted).id
         self.store.label(span, Label(label, 3 if label in EMOTIONS else None))
         return span
+
+
+def a_labelled_wearer(folder: Path) -> Wearer:
+    """Two seconds: happiness, neutral, other, skipped, and one without a label."""
+    made = Wearer(folder)
+    session = made.record(seconds=2)
+    for start_s, label in ((0.2, "happiness"), (0.8, "neutral"), (1.0, "other"), (1.2, "skip")):
+        made.label(session, start_s, start_s + 0.6, label)
+    made.store.add_span(session, START_US, START_US + SECOND)
+    made.store.add_marker("wearer", "my boss Heinz came in", session_id=session, camera_us=START_US + 300_000)
+    return made

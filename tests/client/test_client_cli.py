@@ -260,6 +260,19 @@ def test_nothing_is_learned_for_a_wearer_who_has_not_agreed(worn: Wearable) -> N
     assert subprocess.run(command, capture_output=True).returncode == ExitCode.LOCKED, "the next thing that is missed"
 
 
+def test_without_a_camera_labels_count_as_long_as_the_wearer_agrees(
+    worn: Wearable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = list[bool]()
+    monkeypatch.setattr("client.fleet.run_fleet", lambda *_, labels: counted.append(labels))
+    Wearers(worn.folder).paths.membership.write_text(MEMBERSHIP)
+    worn.ask("consent", "--give", "labels", "--give", "learning", "--give", "updates")
+    worn.run("--device", "none")
+    worn.ask("consent", "--withdraw", "labels")
+    worn.run("--device", "none")
+    assert counted == [True, False]
+
+
 @pytest.mark.parametrize("passphrase", [None, "correct horse"])
 @pytest.mark.parametrize("learned", [False, True])
 def test_who_enrolled_before_the_first_visit_becomes_the_wearer(
@@ -330,6 +343,32 @@ def test_the_page_is_shown_with_a_code_and_put_on_a_sticker(new: Wearable, tmp_p
     certificate = ssl.PEM_cert_to_DER_cert((new.folder / "page" / "page.crt").read_text())
     named = Invitation(first["name"], first["port"], hashlib.sha256(certificate).hexdigest(), first["code"])
     assert (tmp_path / "sticker.png").read_bytes() == sticker_png(named)
+
+
+@pytest.mark.parametrize(("tls", "scheme"), [("false", "http"), ("true", "https")])
+def test_a_page_for_this_machine_alone_is_at_localhost_and_on_no_sticker(new: Wearable, tls: str, scheme: str) -> None:
+    new.folder.mkdir()
+    (new.folder / "mcoe-client.toml").write_text(f'page_tls = {tls}\npage_host = "127.0.0.1"\n')
+    told = new.ask("page")
+    assert (told["address"], told["addresses"]) == (f"{scheme}://localhost:8443", [f"{scheme}://127.0.0.1:8443"])
+    shown = new.run("page")
+    assert "localhost:8443   (for this machine alone; the wearable does not run now)" in shown.splitlines()[0]
+    assert "mcoe-" not in shown and "█" not in shown and ("SHA-256" in shown) == (tls == "true")
+    sticker = new.folder.parent / "sticker.png"
+    assert "would lead no phone to it" in new.run("page", "--sticker", sticker, "--unpair", code=ExitCode.USAGE)
+    assert not sticker.exists() and new.ask("page")["code"] == told["code"]
+
+
+def test_a_port_that_is_chosen_at_the_start_is_not_told_before(new: Wearable) -> None:
+    new.folder.mkdir()
+    (new.folder / "mcoe-client.toml").write_text("page_port = 0\n")
+    told = new.ask("page")
+    assert (told["address"], told["addresses"]) == (None, [])
+    first, *others = new.run("page").splitlines()
+    assert "at a port that is chosen at the start (page_port = 0)" in first and told["code"] in others[0]
+    assert not any("://" in line or "█" in line for line in (first, *others))
+    sticker = new.folder.parent / "sticker.png"
+    assert "page_port = 0" in new.run("page", "--sticker", sticker, code=ExitCode.USAGE) and not sticker.exists()
 
 
 def test_a_model_is_checked_before_it_recognises(worn: Wearable, tmp_path: Path) -> None:

@@ -1,39 +1,37 @@
-"""Exports: the wearer gets everything; a study gets what was agreed to, readable by its key alone."""
+"""The wearer's own export: everything, readable by others, on a local medium alone."""
 
 from __future__ import annotations
 
 import asyncio
-import csv
 import io
 import json
 import os
+import sqlite3
 import zipfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-import aedat
-import numpy as np
 import pytest
-from exported import SECOND, SERIAL, Wearer
-from recorded import read_independently, same
+from exported import SERIAL, Wearer, a_labelled_wearer
+from recorded import read_independently
+from toy_camera import write_toy_model
 from toy_recordings import START_US
 from typer.testing import CliRunner
 
 from client.cli import app
 from client.consent_text import ConsentTexts
+from client.enrolment import make_key
 from client.export.everything import ExportFile, everything
 from client.export.folder import write_folder, zipped
-from client.export.formats import STUDY_FORMATS, StudyFormat
 from client.export.place import check_file, check_place
-from client.export.study import Handed, export_for_study
 from client.filesystem import filesystem, is_remote
+from client.leaving import Goodbye, key_id
+from client.only_one import only_one
+from client.own_models import LEARNED_HERE, seal_model
 from client.wearable import Wearable
 from mcoe_model.consent import CONSENTS
-from mcoe_model.data.cache import open_clips
-from mcoe_model.data.see import read_see
 from mcoe_model.errors import (
-    ConsentMissing,
-    DataInvalid,
     DataMissing,
     DiskFull,
     ExitCode,
@@ -41,60 +39,14 @@ from mcoe_model.errors import (
     OutputExists,
     SettingsError,
 )
-from mcoe_model.plain_tar import untar
-from mcoe_model.study import PRIVATE_FILE, StudyKey, make_study_key, read_for_study, read_private_key
+from mcoe_model.files import write_json
+from mcoe_model.model_file import model_bytes, read_model
 
 
 @pytest.fixture(scope="module")
 def wearer(tmp_path_factory: pytest.TempPathFactory) -> Wearer:
-    """Two seconds: happiness, neutral, other, skipped, and one without a label. Not to be changed."""
-    made = Wearer(tmp_path_factory.mktemp("wearer") / "wearable")
-    session = made.record(seconds=2)
-    for start_s, label in ((0.2, "happiness"), (0.8, "neutral"), (1.0, "other"), (1.2, "skip")):
-        made.label(session, start_s, start_s + 0.6, label)
-    made.store.add_span(session, START_US, START_US + SECOND)
-    made.store.add_marker("wearer", "my boss Heinz came in", session_id=session, camera_us=START_US)
-    return made
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a study's key pair."""
-    folder = tmp_path_factory.mktemp("study")
-    make_study_key(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def handed(wearer: Wearer, study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file of each format."""
-    folder = tmp_path_factory.mktemp("exports")
-    for form in STUDY_FORMATS:
-        hand_over(wearer, study, form, folder / form)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exports(handed: Path, study: Path) -> dict[StudyFormat, dict[str, bytes]]:
-    """What each format holds, by name."""
-    return {form: opened(handed / form, study) for form in STUDY_FORMATS}
-
-
-def public(study: Path) -> StudyKey:
-    return StudyKey.from_line((study / "study.pub").read_text())
-
-
-def hand_over(wearer: Wearer, study: Path, form: StudyFormat, out: Path) -> Handed:
-    return export_for_study(wearer.store, wearer.key, public(study), form, out, wearer.folder)
-
-
-def opened(file: Path, study: Path) -> dict[str, bytes]:
-    content = read_for_study(file, read_private_key(study / PRIVATE_FILE))
-    return {name: b"".join(portions) for name, portions in untar(content)}
-
-
-def rows(content: bytes) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(content.decode())))
+    """Not to be changed."""
+    return a_labelled_wearer(tmp_path_factory.mktemp("wearer") / "wearable")
 
 
 class TestEverything:
@@ -122,8 +74,8 @@ class TestEverything:
         assert not any(SERIAL.encode() in path.read_bytes() for path in out.rglob("*") if path.is_file())
 
     def test_the_pages_zip_holds_the_same(self, wearer: Wearer, tmp_path: Path) -> None:
-        write_folder(tmp_path / "mine", everything(wearer.store, wearer.code), 0)
-        portions = list(zipped(everything(wearer.store, wearer.code)))
+        write_folder(tmp_path / "mine", everything(wearer.store, wearer.key, wearer.paths, wearer.folder), 0)
+        portions = list(zipped(everything(wearer.store, wearer.key, wearer.paths, wearer.folder)))
         archive = zipfile.ZipFile(io.BytesIO(b"".join(portions)))
         assert archive.testzip() is None
         files = {str(path.relative_to(tmp_path / "mine")) for path in (tmp_path / "mine").rglob("*") if path.is_file()}
@@ -159,10 +111,58 @@ class TestEverything:
         first, second = made.record(), made.record()
         (sealed,) = (made.paths.recordings / first).iterdir()
         sealed.write_bytes(sealed.read_bytes()[:-1])
-        write_folder(tmp_path / "mine", everything(made.store, made.code), 0)
+        write_folder(tmp_path / "mine", everything(made.store, made.key, made.paths, made.folder), 0)
         told = json.loads((tmp_path / "mine" / "wearer.json").read_bytes())
         assert told["unreadable"] == [f"recordings/{first}/000000.aedat4"]
         assert len(read_independently([tmp_path / "mine" / "recordings" / second / "000000.aedat4"]).events) == 2_000
+
+    def test_what_lies_beside_the_store_is_in_it_without_a_key(self, tmp_path: Path) -> None:
+        made = Wearer(tmp_path / "wearable")
+        paths, out = made.paths, tmp_path / "mine"
+        fleet = write_toy_model(tmp_path / "base.safetensors", 1)
+        tensors, card = read_model(fleet)
+        content = model_bytes(tensors, card.child_of("a" * 64, LEARNED_HERE, {"fleet_model": "a" * 64}))
+        own = seal_model(paths.models, made.key.derive("lessons"), content, "a" * 64)
+        (paths.models / f"{'a' * 64}.safetensors").write_bytes(fleet.read_bytes())
+        (paths.models / f"{'b' * 64}.sealed").write_bytes(b"a" * 99)  # damaged
+        make_key(paths)
+        paths.membership.write_text('address = "fleet.example:1"\nclient_id = "w7"\nclips = ""\nsubject = ""\n')
+        write_json(paths.health, {"day": 20_000})
+        (made.folder / "receipts").mkdir()
+        for key, client in ((key_id(paths), "w7"), ("0" * 16, "somebody")):  # the other one wore it before
+            told = Goodbye("withdraw", client, "fleet.example:1", "2026-11-20", "2026-11-21", "", {"client_id": client})
+            write_json(made.folder / "receipts" / f"withdraw-{key}.json", asdict(told))
+        write_folder(out, everything(made.store, made.key, paths, made.folder), 0)
+        assert [path.stem for path in (out / "models").iterdir()] == [own]
+        assert read_model(out / "models" / f"{own}.safetensors")[1].origin == LEARNED_HERE
+        known = json.loads((out / "fleet.json").read_bytes())
+        assert (known["membership"]["client_id"], known["leaving"]["receipt"]) == ("w7", {"client_id": "w7"})
+        assert json.loads((out / "health.json").read_bytes()) == {"day": 20_000}
+        assert json.loads((out / "wearer.json").read_bytes())["unreadable"] == [f"models/{'b' * 64}.safetensors"]
+        written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+        secret = json.loads(paths.device_key.read_bytes())["key"].encode()
+        assert not [one for one in (made.key.secret, secret, b"PRIVATE KEY", b"somebody") if one in written]
+        readme = (out / "README.txt").read_text()
+        assert all(path.name in readme for path in out.iterdir() if path.name != "README.txt")
+        assert all(name in readme for name in ("lessons", "outbox", "device.key"))
+
+    def test_while_the_wearable_runs_the_command_changes_nothing(self, tmp_path: Path) -> None:
+        made = Wearer(tmp_path / "wearable")
+        span = made.label(made.record(), 0.1, 0.9, "fear")
+        assert made.store.ask(span) is not None
+        ended = "SELECT ended, expires_us FROM prompts"
+        connection = sqlite3.connect(made.paths.store)
+        connection.execute("UPDATE prompts SET expires_us = 1")
+        connection.commit()
+        asked = ["export", "--out", str(tmp_path / "mine"), "--dir", str(made.folder)]
+        with only_one(made.folder):
+            connection.execute("BEGIN IMMEDIATE")  # nobody else writes now
+            done = CliRunner().invoke(app, asked)
+            connection.rollback()
+        assert done.exit_code == 0, done.output
+        assert connection.execute(ended).fetchall() == [(None, 1)]
+        connection.close()
+        assert [one["ended"] for one in json.loads((tmp_path / "mine" / "prompts.json").read_bytes())] == [None]
 
     def test_an_export_that_breaks_off_leaves_nothing(self, tmp_path: Path) -> None:
         def files() -> Iterator[ExportFile]:
@@ -223,172 +223,3 @@ class TestPlace:
         }
         assert list(kinds.values()) == ["ext4", "nfs4", "vfat", "fuse.sshfs"]
         assert [is_remote(kind) for kind in kinds.values()] == [False, True, False, True]
-
-
-class TestStudy:
-    def test_see_is_read_by_what_reads_see(
-        self, wearer: Wearer, exports: dict[StudyFormat, dict[str, bytes]], tmp_path: Path
-    ) -> None:
-        for name, content in exports["see"].items():
-            (tmp_path / "see" / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "see" / name).write_bytes(content)
-        assert {path.name for path in (tmp_path / "see").iterdir()} == {"event", "frame", "emotion.json"}
-        index = read_see(tmp_path / "see")
-        assert [record.emotion for record in index.records] == ["happiness", "neutral"] and not index.skipped
-        clips = open_clips(tmp_path / "see", size=90, cache=tmp_path / "cache")
-        assert not clips.skipped
-        ((subject, of_subject),) = clips.by_subject().items()
-        assert subject.startswith("S") and len(of_subject) == 2
-        frames, events = clips.pictures(0)
-        assert abs(len(frames) - 18) <= 1 and frames.shape == events.shape  # 0.6 s at 30 a second
-        assert set(np.unique(np.round(np.asarray(events) / 127.5))) == {0, 1, 2}
-
-    def test_aedat4_is_cut_to_the_span_and_tells_no_time_of_the_day(
-        self, exports: dict[StudyFormat, dict[str, bytes]], wearer: Wearer, tmp_path: Path
-    ) -> None:
-        files = [name for name in exports["aedat4"] if name.endswith(".aedat4")]
-        assert files == ["spans/0001.aedat4", "spans/0002.aedat4", "spans/0003.aedat4"]
-        path = tmp_path / "span.aedat4"
-        path.write_bytes(exports["aedat4"]["spans/0002.aedat4"])
-        seen = read_independently([path])
-        (session,) = wearer.store.sessions()
-        whole = tmp_path / "whole.aedat4"
-        whole.write_bytes(b"".join(wearer.store.open_segment(wearer.store.segments(session.id)[0])))
-        all_of_it = read_independently([whole])
-        begin, end = START_US + 800_000, START_US + 1_400_000
-        wanted = all_of_it.events[(all_of_it.events["timestamp"] >= begin) & (all_of_it.events["timestamp"] <= end)]
-        wanted["timestamp"] -= begin
-        assert np.array_equal(seen.events, wanted) and len(wanted)
-        inside = [frame for frame in all_of_it.frames if begin <= frame.start_us <= end]
-        assert [frame.start_us for frame in seen.frames] == [frame.start_us - begin for frame in inside]
-        assert np.array_equal(seen.frames[3].image, inside[3].image)
-        assert seen.triggers == [(200_000, 1)] and len(seen.imu) == 601
-        assert same(seen, read_independently([path]))
-
-    def test_csv_says_everything_of_each_column(self, exports: dict[StudyFormat, dict[str, bytes]]) -> None:
-        files = exports["csv"]
-        spans = rows(files["spans.csv"])
-        assert [(one["label"], one["starts"], one["intensity"]) for one in spans] == [
-            ("happiness", "0.200000", "3"), ("neutral", "0.800000", "3"), ("other", "1.000000", ""),
-        ]  # fmt: skip
-        guesses = {(one["predicted"], one["confidence"], one["source"]) for one in spans}
-        assert guesses == {("angry", "0.4000", "wearer")}
-        book = rows(files["codebook.csv"])
-        for name, content in files.items():
-            kept = "events/*.csv" if name.startswith("events/") else name
-            if name != "codebook.csv":
-                explained = [one["column"] for one in book if one["file"] == kept]
-                assert content.decode().splitlines()[0].split(",") == explained
-        events = rows(files["events/0001.csv"])
-        assert len(events) == pytest.approx(1_200, abs=20) and 0 <= int(events[0]["time"]) < 10_000
-        assert len(rows(files["frames.csv"])) == pytest.approx(54, abs=3)
-        assert all(one["meaning"] for one in book)
-
-    @pytest.mark.parametrize("form", STUDY_FORMATS)
-    def test_no_byte_names_anybody(
-        self, exports: dict[StudyFormat, dict[str, bytes]], wearer: Wearer, form: StudyFormat, tmp_path: Path
-    ) -> None:
-        session = wearer.store.sessions()[0]
-        names = [SERIAL, wearer.code, session.id, "Heinz", "/dev/shm", "mcoe-export"]
-        places_and_times = [str(wearer.folder), str(tmp_path), str(START_US)[:9], str(session.started_us)[:7]]
-        secrets = names + places_and_times
-        for name, content in exports[form].items():
-            found = [secret for secret in secrets if secret.encode() in name.encode() + content]
-            assert not found, (name, found)
-            if name.endswith(".aedat4"):
-                (tmp_path / "span.aedat4").write_bytes(content)
-                streams = str(aedat.Decoder(str(tmp_path / "span.aedat4")).id_to_stream())
-                assert not [secret for secret in secrets if secret in streams]
-
-    def test_the_file_itself_tells_nothing(self, wearer: Wearer, study: Path, handed: Path, tmp_path: Path) -> None:
-        again = hand_over(wearer, study, "csv", tmp_path / "again")
-        assert again == Handed(again.wearer, 3, 0)
-        assert opened(tmp_path / "again", study) == opened(handed / "csv", study)
-        first, second = (handed / "csv").read_bytes(), (tmp_path / "again").read_bytes()
-        assert again.wearer.encode() not in first and b"happiness" not in first
-        alike = sum(a == b for a, b in zip(first[13:10_000], second[13:10_000], strict=True))
-        assert alike < 200, "two exports share no key"
-        assert (tmp_path / "again").stat().st_mode & 0o777 == 0o600
-
-    def test_pseudonyms_are_the_studys_own(
-        self, wearer: Wearer, exports: dict[StudyFormat, dict[str, bytes]], tmp_path: Path
-    ) -> None:
-        make_study_key(tmp_path / "other")
-        other = hand_over(wearer, tmp_path / "other", "csv", tmp_path / "export")
-        ours, theirs = (
-            rows(files["spans.csv"])[0] for files in (exports["csv"], opened(tmp_path / "export", tmp_path / "other"))
-        )
-        assert theirs["wearer"] == other.wearer != ours["wearer"]
-        assert theirs["session"] != ours["session"]
-
-    def test_without_consent_nothing_is_handed_over(self, study: Path, tmp_path: Path) -> None:
-        made = Wearer(tmp_path / "wearable", agreed=("capture", "labels"))
-        made.label(made.record(), 0.1, 0.9, "fear")
-        asked = ["export", "--study", "--format", "see", "--out", str(tmp_path / "out"), "--dir", str(made.folder)]
-        done = CliRunner().invoke(app, [*asked, "--study-key", str(study / "study.pub")])
-        assert done.exit_code == ExitCode.CONSENT_MISSING and not (tmp_path / "out").exists()
-        made.store.answer_consents({"export": True}, made.text)
-        done = CliRunner().invoke(app, [*asked, "--study-key", str(study / "study.pub"), "--json"])
-        assert done.exit_code == 0 and json.loads(done.stdout)["spans"] == 1, done.output
-
-    def test_withdrawal_ends_an_export_under_way(self, study: Path, tmp_path: Path) -> None:
-        made = Wearer(tmp_path / "wearable")
-        session = made.record()
-        made.label(session, 0.0, 0.5, "fear"), made.label(session, 0.4, 0.9, "fear")
-
-        def progress(done: int, total: int, note: str) -> None:
-            if done == 1:
-                made.store.withdraw("export")
-
-        place = tmp_path / "stick"
-        place.mkdir()
-        with pytest.raises(ConsentMissing):
-            export_for_study(made.store, made.key, public(study), "csv", place / "out", made.folder, progress)
-        assert list(place.iterdir()) == []
-
-    def test_deleted_and_unlabelled_recordings_are_not_handed_over(self, study: Path, tmp_path: Path) -> None:
-        made = Wearer(tmp_path / "wearable")
-        session = made.record()
-        made.label(session, 0.1, 0.9, "skip")
-        with pytest.raises(DataMissing, match="label"):
-            hand_over(made, study, "see", tmp_path / "out")
-        made.label(session, 0.1, 0.9, "other")
-        with pytest.raises(DataMissing, match="another format"):
-            hand_over(made, study, "see", tmp_path / "out")
-        made.store.delete_raw(session)
-        with pytest.raises(DataMissing, match="label"):
-            hand_over(made, study, "csv", tmp_path / "out")
-
-    def test_a_damaged_recording_is_refused_and_nothing_is_left(self, study: Path, tmp_path: Path) -> None:
-        made = Wearer(tmp_path / "wearable")
-        session = made.record()
-        made.label(session, 0.1, 0.9, "fear")
-        (sealed,) = (made.paths.recordings / session).iterdir()
-        content = bytearray(sealed.read_bytes())
-        content[len(content) // 2] ^= 1
-        sealed.write_bytes(content)
-        place = tmp_path / "stick"
-        place.mkdir()
-        with pytest.raises(DataInvalid):
-            hand_over(made, study, "aedat4", place / "out")
-        assert list(place.iterdir()) == []
-
-    @pytest.mark.parametrize(
-        ("wrong", "says"),
-        [
-            (["--format", "see"], "belong to --study"),
-            (["--study"], "--format"),
-            (["--study", "--format", "bids"], "bids"),
-            (["--study", "--format", "see"], "no study is known"),
-        ],
-    )
-    def test_settings_that_do_not_fit_are_named(
-        self, wearer: Wearer, tmp_path: Path, wrong: list[str], says: str
-    ) -> None:
-        done = CliRunner().invoke(app, ["export", *wrong, "--out", str(tmp_path / "o"), "--dir", str(wearer.folder)])
-        assert done.exit_code == ExitCode.USAGE and says in done.stderr
-
-    def test_the_settings_name_the_study(self, wearer: Wearer, study: Path, tmp_path: Path) -> None:
-        asked = ["export", "--study", "--format", "csv", "--out", str(tmp_path / "o"), "--dir", str(wearer.folder)]
-        done = CliRunner(env={"MCOE_CLIENT_STUDY_KEY": str(study / "study.pub")}).invoke(app, asked)
-        assert done.exit_code == 0 and public(study).fingerprint[:12] in done.stdout

@@ -155,6 +155,34 @@ def test_what_is_recorded_still_is_learned_anew_and_the_rest_is_counted_and_goes
     asyncio.run(scene())
 
 
+def test_without_the_consent_to_labels_nothing_is_learned_and_nothing_lost(tmp_path: Path, first: Path) -> None:
+    async def scene() -> None:
+        async with looking(tmp_path / "wearable") as wearable:
+            generation = await comes(wearable, first)
+            clips = await learned(wearable, tmp_path, generation)
+            paths, key = wearable.paths, wearable.lessons_key
+            assert paths is not None and key is not None
+            book, ended = LessonBook(paths.lessons, key, generation), list[bool]()
+            wearable.fleet.kill = lambda: ended.append(wearable._greet_fleet()["labels"])  # type: ignore[method-assign]
+
+            def another(store: Store) -> None:
+                session = record(store, tmp_path / "memory", bytes(100))
+                store.label(store.add_span(session, 0, 5 * SECOND).id, Label("fear"))
+
+            await wearable.kept(another)
+            await until(lambda: wearable.learning.waiting == 1)
+            await wearable.withdraw("labels")
+            await until(lambda: wearable.learning.waiting == 0)
+            assert (book.waiting, book.held_out) == ((clips[0],), (clips[3],))
+            await wearable.discard_span(int(clips[3].split("-")[0]))  # what the wearer deletes goes all the same
+            await until(lambda: book.held_out == ())
+            await wearable.consent("labels", TEXTS.text("en"))
+            await until(lambda: wearable.learning.waiting == 1)
+            assert book.waiting == (clips[0],) and ended == [False, True]
+
+    asyncio.run(scene())
+
+
 def test_as_long_as_the_fleets_tasks_are_of_the_old_generation_its_clips_stay(
     tmp_path: Path, first: Path, second: Path, looks: Callable[[], Awaitable[None]]
 ) -> None:

@@ -79,7 +79,7 @@ def test_the_store_tells_counts_and_the_day_of_the_oldest_recording_that_is_not_
         store.ask(spans[3].id)
         clock.turn(24 * 3)
         second = record(store, tmp_path / "memory", *[b"y"] * 5)
-        store.prompts()
+        store.waiting_prompts()
         keep_tally(paths, True, 139, store)
         found = read_health(paths, none)
         assert (found.minutes, found.labelled, found.skipped, found.expired) == (2, 2, 1, 1)

@@ -180,8 +180,8 @@ def copy(server: Serving, paths: ClientPaths, sha256: str) -> None:
     (paths.models / file).write_bytes((server.folder / file).read_bytes())
 
 
-def considering(paths: ClientPaths, models: dict[str, str]) -> Offers:
-    return Offers(paths, Running(paths.running), paths.models / f"{models['base']}.safetensors", KEY)
+def considering(paths: ClientPaths, models: dict[str, str], *, labels: bool = True) -> Offers:
+    return Offers(paths, Running(paths.running), paths.models / f"{models['base']}.safetensors", KEY, labels=labels)
 
 
 def state(paths: ClientPaths) -> RunningModel:
@@ -211,6 +211,17 @@ def test_a_released_model_is_fetched_and_run(paths: ClientPaths, models: dict[st
 def test_a_canary_that_is_no_worse_is_run(paths: ClientPaths, models: dict[str, str]) -> None:
     considering(paths, models).consider(Offer(models["trained"], canary=True))
     assert state(paths) == RunningModel(models["trained"])
+
+
+def test_without_the_consent_to_labels_no_clip_judges_a_model(
+    paths: ClientPaths, models: dict[str, str], server: Serving, many: Path
+) -> None:
+    learns_from(paths, server, many)
+    copy(server, paths, models["trained"])
+    Running(paths.running).adopt(models["trained"])
+    copy(server, paths, models["another"])
+    considering(paths, models, labels=False).consider(Offer(models["another"]))
+    assert state(paths) == RunningModel(models["another"])
 
 
 @pytest.mark.parametrize("canary", [False, True])

@@ -81,6 +81,7 @@ def test_a_sticker_leads_a_phone_to_the_page(tmp_path: Path) -> None:
     own = device_certificate(tmp_path)
     invitation = Invitation(own.name, 8443, own.fingerprint, "abcd-2345")
     assert invitation.link == f"https://{own.name}:8443/pair#abcd-2345"
+    assert Invitation("localhost", 8443, "", "abcd-2345", tls=False).link == "http://localhost:8443/pair#abcd-2345"
     with Image.open(io.BytesIO(sticker_png(invitation))) as picture:
         assert (picture.size, picture.format) == (SIZE, "PNG")
         assert picture.getextrema() == (0, 255)

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import io
-import logging
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from page_phone import NAME, a_phone, pair, post, set_up
 from PIL import Image
 from standing_wearable import PASSPHRASE, RECOVERY, StandingWearable, now
 
 from client.comparison import Comparison
 from client.gates import RECORDING
-from client.leaving import Goodbye
-from client.page.app import make_page
 from client.page.pairing import Pairing
 from client.page.settings import PageSettings
-from client.page.wearable_protocol import Change, CheckIns, LastLesson, Learning, Live, ModelChoice
+from client.page.wearable_protocol import Change, LastLesson, Learning, Live, ModelChoice
 from client.said import Said
 from mcoe_model.consent import Consent
 from mcoe_model.errors import (
-    EnrolmentRefused,
+    DiskFull,
     LabelFirst,
-    McoeError,
-    OutputExists,
-    ServerUnreachable,
     SettingsError,
 )
-from mcoe_model.invitation import Invitation
 
-NAME = "mcoe-abcd.local"
 DAILY = ("/", "/history", "/live", "/privacy", "/questions", "/fit", "/try", "/ready", "/consent", "/consent/copy")
 
 
@@ -48,32 +39,20 @@ def wearable() -> StandingWearable:
 
 @pytest.fixture
 def phone(tmp_path: Path, wearable: StandingWearable) -> Iterator[TestClient]:
-    """A phone that is not paired yet."""
-    app = make_page(wearable, PageSettings(tmp_path), NAME, asyncio.Event())
-    with TestClient(app, f"https://{NAME}", follow_redirects=False) as client:
+    """One that is not paired yet."""
+    with a_phone(tmp_path, wearable) as client:
         yield client
 
 
 @pytest.fixture
 def paired(phone: TestClient, tmp_path: Path) -> TestClient:
-    assert post(phone, "/api/pair", {"code": Pairing(tmp_path).code()}).status_code == 200
-    return phone
+    return pair(phone, tmp_path)
 
 
 @pytest.fixture
 def opened(paired: TestClient) -> TestClient:
     """A wearable that is set up, with every consent."""
-    form = {"kinds": ["capture", "labels", "learning", "updates", "export"], "version": "demo-2"}
-    assert post(paired, "/api/set-up", form | {"passphrase": PASSPHRASE}).json() == {"recovery": RECOVERY}
-    return paired
-
-
-_keys = iter(range(10**6))
-
-
-def post(phone: TestClient, path: str, form: object = None, key: str | None = None, **headers: str) -> httpx.Response:
-    sent = {"Idempotency-Key": key or f"{next(_keys):032}"} | headers
-    return phone.post(path, json=form or {}, headers=sent)
+    return set_up(paired)
 
 
 def test_nothing_is_shown_to_a_phone_that_is_not_paired(phone: TestClient, wearable: StandingWearable) -> None:
@@ -166,9 +145,9 @@ def test_nothing_is_stored_before_consent(paired: TestClient, wearable: Standing
     assert wearable.calls == []
     old = post(paired, "/api/set-up", {"kinds": ["capture"], "version": "demo-0", "passphrase": PASSPHRASE})
     assert old.status_code == 409
-    unknown = post(paired, "/api/set-up", {"kinds": ["everything"], "version": "demo-2", "passphrase": None})
+    unknown = post(paired, "/api/set-up", {"kinds": ["everything"], "version": "demo-3", "passphrase": None})
     assert unknown.status_code == 409
-    short = post(paired, "/api/set-up", {"kinds": [], "version": "demo-2", "passphrase": "short"})
+    short = post(paired, "/api/set-up", {"kinds": [], "version": "demo-3", "passphrase": "short"})
     assert short.status_code == 422
     assert wearable.calls == []
 
@@ -301,15 +280,30 @@ def test_a_changed_text_is_asked_again(opened: TestClient, wearable: StandingWea
     assert opened.get("/").headers["location"] == "/consent"
     text = opened.get("/consent").text
     assert "The text has changed" in text and " checked" not in text
-    post(opened, "/api/consents", {"kinds": ["capture"], "version": "demo-2"})
-    assert [(one.kind, one.version) for one in wearable.state.consents] == [("capture", "demo-2")]
+    post(opened, "/api/consents", {"kinds": ["capture"], "version": "demo-3"})
+    assert [(one.kind, one.version) for one in wearable.state.consents] == [("capture", "demo-3")]
     assert opened.get("/").status_code == 200
+
+
+def test_every_consent_that_is_taken_back_ends_though_the_first_cannot_be_written_down(
+    opened: TestClient, wearable: StandingWearable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def full(kind: str) -> None:
+        asked.append(kind)
+        raise DiskFull("no space left")
+
+    monkeypatch.setattr(wearable, "withdraw", full)
+    given = {one.kind for one in wearable.state.consents}
+    assert "DiskFull" in post(opened, "/api/consents", {"kinds": [], "version": "demo-3"}).text
+    assert set(asked) == given and len(given) > 1
 
 
 def test_a_copy_of_the_consent_says_what_was_agreed_to(opened: TestClient) -> None:
     post(opened, "/api/withdraw", {"kind": "export"})
     copy = opened.get("/consent/copy")
-    assert copy.headers["content-disposition"] == 'attachment; filename="consent-demo-2-en.txt"'
+    assert copy.headers["content-disposition"] == 'attachment; filename="consent-demo-3-en.txt"'
     assert "Recording: yes, " in copy.text and "Recordings for researchers: no" in copy.text
     assert "SHA-256" in copy.text and "What cannot be undone" in copy.text
 
@@ -333,7 +327,7 @@ def test_everything_is_downloaded_or_refused_in_words(opened: TestClient) -> Non
 
 
 def test_without_a_passphrase_nothing_is_locked(paired: TestClient, wearable: StandingWearable) -> None:
-    assert post(paired, "/api/set-up", {"kinds": [], "version": "demo-2", "passphrase": None}).json() == {
+    assert post(paired, "/api/set-up", {"kinds": [], "version": "demo-3", "passphrase": None}).json() == {
         "recovery": None
     }
     assert post(paired, "/api/lock").json()["said"] == "Without a passphrase there is nothing to lock."
@@ -445,112 +439,6 @@ def test_every_text_finds_its_place(opened: TestClient, wearable: StandingWearab
     assert "Ended early" in opened.get("/history").text and "Skip" in opened.get("/history").text
     post(opened, "/api/questions/snooze", {"prompt": 1})
     assert wearable.state.prompts == 0
-
-
-def test_the_privacy_page_says_what_the_server_was_told(opened: TestClient, wearable: StandingWearable) -> None:
-    assert 'id="left"' not in opened.get("/privacy").text
-    asked = Goodbye("withdraw", "w-5x", "fleet:8443", "2026-11-20")
-    wearable.change(left=asked)
-    assert "Waiting for the server since 2026-11-20" in opened.get("/privacy").text
-    wearable.change(left=replace(asked, answered="2026-11-21", receipt={"client_id": "w-5x", "state": "<withdrawn>"}))
-    said = opened.get("/privacy", headers={"Accept-Language": "de"}).text
-    assert "Der Server weiß seit 2026-11-21" in said and "w-5x" in said and "<withdrawn>" not in said
-    assert "neu einladen" in said
-    wearable.change(left=replace(asked, answered="2026-11-21", refused="this key is not enrolled"))
-    assert "refused." in opened.get("/privacy").text
-    assert '<q lang="en">this key is not enrolled</q>' in opened.get("/privacy").text
-
-
-INVITATION = f"mcoe-invitation:fleet.example.org:8443/{'0a' * 32}/{'t' * 32}/w-5x"
-
-
-def test_a_wearer_in_no_fleet_joins_one_with_the_line_that_was_pasted(
-    opened: TestClient, wearable: StandingWearable, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    assert '<form id="join">' in opened.get("/privacy").text and 'id="member"' not in opened.get("/privacy").text
-    assert post(opened, "/api/join", {"line": f"  {INVITATION}\n"}, "k" * 32).json() == {}
-    assert post(opened, "/api/join", {"line": INVITATION}, "k" * 32).json() == {}, "its answer was lost on the way"
-    assert wearable.joined == Invitation.from_line(INVITATION) and wearable.calls.count("join") == 1
-    assert '<form id="join">' not in opened.get("/privacy").text and 'id="member"' in opened.get("/privacy").text
-    assert "t" * 32 not in caplog.text + opened.get("/privacy").text
-
-
-def test_a_wearable_that_was_reported_lost_says_so_and_how_it_comes_back(
-    opened: TestClient, wearable: StandingWearable
-) -> None:
-    assert 'id="lost"' not in opened.get("/privacy").text
-    wearable.change(lost=True)
-    said = opened.get("/privacy", headers={"Accept-Language": "de"}).text
-    assert "verloren" in said and '<form id="join">' in said
-
-
-@pytest.mark.parametrize(("language", "words"), [("en", "no longer takes"), ("de", "nicht mehr als Mitglied")])
-def test_a_member_that_the_server_takes_no_longer_joins_anew(
-    opened: TestClient, wearable: StandingWearable, language: str, words: str
-) -> None:
-    wearable.change(enrolled=True, check_ins=CheckIns(0, 0, turned_away="the operator has ended it"))
-    said = opened.get("/privacy", headers={"Accept-Language": language}).text
-    assert words in said and "the operator has ended it" in said
-    assert '<form id="join">' in said and 'id="member"' not in said
-
-
-def test_the_privacy_screen_says_what_waits_for_the_fleet_and_why(
-    opened: TestClient, wearable: StandingWearable
-) -> None:
-    assert 'id="waits"' not in opened.get("/privacy").text
-    wearable.change(enrolled=True, check_ins=CheckIns(2, 31, (RECORDING,)))
-    said = opened.get("/privacy").text
-    assert "2 results, 31 labelled parts" in said and "Waits until the recording has ended." in said
-    german = opened.get("/privacy", headers={"Accept-Language": "de"}).text
-    assert "Wartet, bis die Aufnahme beendet ist." in german and "recording has" not in german
-    due = datetime.datetime(2026, 11, 22, 3, 0, tzinfo=datetime.UTC)
-    wearable.change(check_ins=CheckIns(0, 0, (), due))
-    said = opened.get("/privacy").text
-    assert "Waits until" not in said and "Shares again at" in said
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [("", "This is no invitation"), ("https://fleet.example.org", "This is no invitation"),
-     (INVITATION.replace(":8443", ":port"), "This is no invitation"), (INVITATION + " x", "This is no invitation")],
-)  # fmt: skip
-def test_what_is_no_invitation_is_refused_in_words(
-    opened: TestClient, wearable: StandingWearable, line: str, said: str
-) -> None:
-    answer = post(opened, "/api/join", {"line": line})
-    assert answer.status_code == 409 and said in answer.json()["said"] and wearable.joined is None
-    german = post(opened, "/api/join", {"line": line}, **{"Accept-Language": "de"})
-    assert "Das ist keine Einladung" in german.json()["said"]
-
-
-@pytest.mark.parametrize("kind", ["learning", "updates"])
-def test_nobody_joins_without_having_agreed(opened: TestClient, wearable: StandingWearable, kind: str) -> None:
-    post(opened, "/api/withdraw", {"kind": kind})
-    answer = post(opened, "/api/join", {"line": INVITATION})
-    assert (answer.status_code, answer.json()["fault"]) == (409, "ConsentMissing") and wearable.joined is None
-
-
-@pytest.mark.parametrize(
-    ("fault", "said", "gesagt"),
-    [
-        (EnrolmentRefused("this invitation has expired"), "did not take this wearable.", "nimmt dieses Gerät"),
-        (ServerUnreachable("no answer from 10.0.0.5"), "server is not reached", "nicht erreichbar"),
-        (OutputExists("it is a member"), "This wearable belongs to a fleet", "gehört zur Gruppe"),
-    ],
-)
-def test_why_it_could_not_join_is_said_in_the_wearers_language(
-    opened: TestClient, wearable: StandingWearable, monkeypatch: pytest.MonkeyPatch, fault: McoeError, said: str,
-    gesagt: str,
-) -> None:  # fmt: skip
-    async def refuse(invitation: Invitation) -> None:
-        raise fault
-
-    monkeypatch.setattr(wearable, "join", refuse)
-    answers = [post(opened, "/api/join", {"line": INVITATION}, **{"Accept-Language": one}) for one in ("en", "de")]
-    for answer, expected in zip(answers, (said, gesagt), strict=True):
-        assert answer.status_code == 409 and expected in answer.json()["said"]
-        assert len(answer.json()["said"].splitlines()) == 1
 
 
 def test_what_another_label_can_still_change_is_said(opened: TestClient, wearable: StandingWearable) -> None:

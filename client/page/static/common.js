@@ -208,8 +208,10 @@ export function listen() {
   events = new EventSource("/events");
   for (const part of ["strip", "live", "model", "learning"]) {
     events.addEventListener(part, (event) => {
-      const place = document.getElementById(part);
-      if (place) place.innerHTML = event.data;
+      const [place, told] = [document.getElementById(part), document.createElement("template")];
+      told.innerHTML = event.data;
+      // What stands there already stays: a screen reader would read it out again, and a tap would miss it.
+      if (place && place.innerHTML.trim() !== told.innerHTML.trim()) place.replaceChildren(told.content);
       tick();
     });
   }

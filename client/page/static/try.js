@@ -28,10 +28,10 @@ begin.addEventListener("click", async () => {
   }
 });
 
-for (const way of [find("#delete"), find("#leave")]) {
+for (const way of [find("#delete"), find("#leave"), find("#fit-again")]) {
   way.addEventListener("click", async (event) => {
     event.preventDefault();
-    await send("/api/try-out/delete").catch(() => {}); // the next one takes its place, and so does locking
-    location.assign("/ready");
+    await send("/api/try-out/delete").catch(() => {}); // it is forgotten in two minutes all the same
+    location.assign(way.href ?? "/ready");
   });
 }
