@@ -15,7 +15,7 @@ from real_fleet import Process, listens, run, wait_for
 from mcoe_model.signed_request import public_pem
 from server.fleet import open_fleet
 from server.paths import ServerPaths
-from server.settings import load_settings, write_running
+from server.settings_file import load_settings, write_running
 from server.superlink.run import RunGrid, run_grid
 
 

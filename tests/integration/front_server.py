@@ -28,7 +28,7 @@ from mcoe_model.signed_request import public_pem, sign
 from server.certificates import fingerprint, read_certificate
 from server.fleet import open_fleet
 from server.paths import ServerPaths
-from server.settings import load_settings
+from server.settings_file import load_settings
 from server.superlink.control import Control
 
 FLAGS = ("--min-clients", 1, "--pause-s", 3600, "--deadline-s", 600)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -72,7 +73,10 @@ class Phone:
         return self.chrome.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        return " ".join(self.find(selector).text.split())
+        """What one reads there; read again where the page renewed that part between finding and reading it."""
+        while True:
+            with suppress(StaleElementReferenceException):
+                return " ".join(self.find(selector).text.split())
 
     def press(self, selector: str) -> None:
         """Scroll there and tap."""
@@ -83,6 +87,14 @@ class Phone:
     def choose(self, selector: str) -> None:
         """Tap a radio button or a box whose label is what one sees."""
         self.chrome.execute_script("arguments[0].click()", self.find(selector))
+
+    def count(self, selector: str) -> int:
+        return len(self.chrome.find_elements(By.CSS_SELECTOR, selector))
+
+    def status(self, path: str) -> int:
+        """What the page's own script would be answered there."""
+        ask = "fetch(arguments[0]).then((answer) => arguments[1](answer.status))"
+        return int(self.chrome.execute_async_script(ask, path))
 
     def type(self, selector: str, text: str) -> None:
         self.find(selector).send_keys(text)

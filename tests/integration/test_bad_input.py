@@ -172,7 +172,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(see, finish
         out = small / "out"
         done = run(tmp_path, "--data", see, *SHORT, "--out", out)
         assert done.returncode == ExitCode.DISK_FULL, done.stderr
-        assert done.stderr.count("\n") == 1 and "no space" in done.stderr
+        assert done.stderr.count("\n") == 1 and "no space" in done.stderr and "go on with --resume" in done.stderr
         subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
         done = run(tmp_path, "--resume", out)
         assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from front_server import PER_MINUTE_FLEET, PROTOBUF, PUBLIC, Caller, Front, rout
 from real_fleet import wait_for
 
 from server.certificates import make_authority
-from server.settings import load_settings
+from server.settings_file import load_settings
 
 
 def spellings(route: str) -> list[str]:

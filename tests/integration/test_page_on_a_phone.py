@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from walked_page import Walk, a_walk
+from walked_page import Walk, a_daily_walk
 
-from client.consent_text import read_consent_text
 from client.page.wearable_protocol import ModelChoice
 from mcoe_model.data.geometry import Geometry
 from mcoe_model.errors import EnrolmentRefused, Locked
@@ -37,12 +35,7 @@ INVITATION = f"mcoe-invitation:fleet.example.org:8443/{'0a' * 32}/{'t' * 32}/w-5
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
-    """A paired phone, and a wearable that is set up."""
-    with a_walk(tmp_path_factory.mktemp("page")) as walk:
-        asyncio.run(walk.wearable.set_up(None, ["capture", "labels", "learning"], read_consent_text(None, "en")))
-        walk.phone.open(f"/pair#{walk.pairing.code()}")
-        walk.phone.press("#pair .primary")
-        walk.phone.until_at("/")
+    with a_daily_walk(tmp_path_factory.mktemp("page")) as walk:
         yield walk
 
 
@@ -236,6 +229,34 @@ def test_the_order_of_the_focus_is_that_of_the_screen(walk: Walk, zoom: int) -> 
     phone.zoom(1)
     assert reached[:3] == ["To the content", "save-last", "start"]
     assert "Today" in reached
+
+
+def test_what_stands_there_already_is_not_read_out_again(walk: Walk) -> None:
+    """The stream tells first what the screen shows: a screen reader must not hear it a second time."""
+    phone = walk.phone
+    count = """window.told = 0;
+    document.addEventListener("DOMContentLoaded", () => {
+      const count = new MutationObserver(() => { window.told += 1; });
+      count.observe(document.getElementById("strip"), {childList: true, subtree: true});
+    });
+    window.EventSource = class extends EventSource {
+      constructor(address) {
+        super(address);
+        this.addEventListener("facts", () => { window.heard = true; }); // they follow the strip
+      }
+    };"""
+    script = phone.chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": count})
+    try:
+        phone.open("/")
+        phone.until(lambda: phone.chrome.execute_script("return window.heard"))
+        assert phone.chrome.execute_script("return window.told") == 0
+        phone.press("#start")
+        phone.until(lambda: phone.find("#stop").is_displayed())
+        phone.until(lambda: phone.chrome.execute_script("return window.told") > 0)
+        phone.press("#stop")
+        phone.until_at("/label/")
+    finally:
+        phone.chrome.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
 @pytest.mark.parametrize("language", ["en", "de"])

@@ -393,6 +393,33 @@ def test_a_try_out_is_written_nowhere(tmp_path: Path, monkeypatch: pytest.Monkey
     asyncio.run(scene())
 
 
+def test_a_try_out_that_nobody_deletes_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.wearable.recordings.TRY_OUT_S", 1.0)
+    monkeypatch.setattr("client.wearable.recordings.TRY_OUT_KEPT_S", 12.0)
+
+    async def scene() -> None:
+        async with running(tmp_path) as wearable:
+            await wearable.set_up(None, ("capture",), TEXT)
+            await until(sees(wearable))
+            await wearable.try_out()
+            await asyncio.sleep(8)
+            second = await wearable.try_out()
+            await asyncio.sleep(4)
+            assert await wearable.tried_out() is second, "the time of the first one is over, not its own"
+            await until(lambda: wearable._tried_out is None)
+            with pytest.raises(DataMissing):
+                await wearable.tried_out()
+            monkeypatch.setattr("client.wearable.recordings.TRY_OUT_S", 5.0)
+            left = asyncio.create_task(wearable.try_out())
+            await asyncio.sleep(0.3)
+            await wearable.delete_try_out()
+            with pytest.raises(DataMissing, match="was deleted"):
+                await left
+            assert wearable._tried_out is None
+
+    asyncio.run(scene())
+
+
 def test_a_camera_out_of_step_is_remembered_when_its_process_dies(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running(tmp_path) as wearable:

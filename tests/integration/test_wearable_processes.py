@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,15 @@ PROTOCOL = "onset_s,duration_s,stimulus,label\n1.0,0.6,clip-1,surprise\n1.8,0.5,
 def worn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealWearable]:
     """A wearable that runs, and that nobody has set up."""
     made = RealWearable(tmp_path_factory.mktemp("worn") / "wearable")
-    made.start()
-    try:
-        yield made
-    finally:
-        made.remove()
+    temporary = made.folder.parent / "temporary"
+    temporary.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        made.start()
+        try:
+            yield made
+        finally:
+            made.remove()
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +79,20 @@ def test_a_session_is_recorded_sealed_and_labelled(worn: RealWearable) -> None:
     assert worn.ask("label", span=span["id"], label="happiness", intensity=3)["label"] == "happiness"
     [sealed] = (worn.folder / "wearers" / "P01" / "recordings" / said["id"]).iterdir()
     assert sealed.suffix == ".sealed" and worn.plain_files() == []
+
+
+def test_a_recording_that_ended_by_itself_stops_no_other(worn: RealWearable) -> None:
+    with ThreadPoolExecutor(1) as beside:
+        told = beside.submit(worn.command, "record", "--seconds", 60)
+        wait_for(lambda: worn.written() > 1_500_000, 60, "a recording")
+        worn.kill("client.capture", signal.SIGKILL)
+        assert told.result()["state"] == "partial"
+    wait_for(worn.sees, 60, "the camera")
+    session = recorded(worn)
+    with pytest.raises(McoeError, match="has ended already"):
+        worn.ask("stop", session=told.result()["id"])
+    assert worn.status()["recording"]["session"] == session
+    worn.ask("delete", session=session)
 
 
 def test_the_last_seconds_are_saved_after_the_fact(worn: RealWearable) -> None:
@@ -177,6 +196,7 @@ def test_sigterm_ends_a_recording_as_a_whole_session_within_ten_seconds(worn: Re
 
 def test_after_all_this_no_file_holds_anything_plain(worn: RealWearable) -> None:
     places = [worn.folder, plain_folder(worn.folder)]
+    assert files_with([worn.folder.parent / "temporary"], b"") == [], "nothing where a system keeps temporary files"
     written = files_with(places, AEDAT4, b"happiness", b"surprise", b"clip-1", PASSPHRASE.encode())
     assert [path for path in written if path.suffix != ".safetensors"] == []  # a model names all emotions
     sealed = list(worn.folder.rglob("*.sealed"))

@@ -73,6 +73,7 @@ def test_a_first_day_with_the_wearable(tmp_path: Path) -> None:
         with worn(folder, device) as port:
             phone = stack.enter_context(a_phone(f"https://localhost:{port}", tmp_path))
             first_visit(phone, client(folder, "page")["code"])
+            save_the_last_seconds(phone, folder)
             label_a_recording(phone)
             be_recognised(phone)
             withdraw(phone)
@@ -116,10 +117,36 @@ def first_visit(phone: Phone, code: str) -> None:
     phone.press("#fit > .primary")
     phone.until_at("/try")
     phone.look("7-try")
-    phone.press("#leave")
+    try_it_out(phone)
     phone.until_at("/ready")
     phone.press("a.primary")
     phone.until_at("/")
+
+
+def try_it_out(phone: Phone) -> None:
+    """Ten seconds of what the camera sees, which nobody can see again once they are deleted."""
+    phone.press("#begin")
+    phone.until(lambda: phone.find("#waiting").is_displayed())
+    phone.until(lambda: phone.find("#seen").is_displayed())
+    assert re.fullmatch(r"\d+ pictures and [\d,]+ changes of brightness\.", phone.text("#counts"))
+    assert int(phone.find(".place").get_attribute("max")) > 30
+    phone.look("7-tried-out")
+    assert phone.status("/api/try-out/replay") == 200
+    phone.press("#delete")
+    phone.until_at("/ready")
+    assert phone.status("/api/try-out/replay") == 404
+
+
+def save_the_last_seconds(phone: Phone, folder: Path) -> None:
+    """What the camera saw before the button was pressed is a recording, whole and ready to be labelled."""
+    assert client(folder, "sessions", "list") == []
+    phone.press("#save-last")
+    phone.until_at("/label/")
+    phone.until(lambda: phone.find("#label").get_attribute("data-loaded") == "yes")
+    assert int(phone.find(".place").get_attribute("max")) > 30
+    (saved,) = client(folder, "sessions", "list")
+    assert phone.path == f"/label/{saved['id']}" and saved["state"] == "whole"
+    phone.open("/")
 
 
 def label_a_recording(phone: Phone) -> None:

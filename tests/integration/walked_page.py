@@ -12,6 +12,7 @@ from pathlib import Path
 
 from phone import Phone, a_phone
 
+from client.consent_text import read_consent_text
 from client.page.pairing import Pairing
 from client.page.serve import serve_page
 from client.page.settings import PageSettings
@@ -61,3 +62,14 @@ def a_walk(folder: Path) -> Iterator[Walk]:
     finally:
         made["loop"].call_soon_threadsafe(made["stopping"].set)  # type: ignore[attr-defined]
         thread.join(60)
+
+
+@contextmanager
+def a_daily_walk(folder: Path) -> Iterator[Walk]:
+    """A paired phone, and a wearable that is set up."""
+    with a_walk(folder) as walk:
+        asyncio.run(walk.wearable.set_up(None, ["capture", "labels", "learning"], read_consent_text(None, "en")))
+        walk.phone.open(f"/pair#{walk.pairing.code()}")
+        walk.phone.press("#pair .primary")
+        walk.phone.until_at("/")
+        yield walk
