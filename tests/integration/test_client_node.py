@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -21,6 +22,7 @@ from real_fleet import Process, wait_for
 from client.node import Connection, Node
 from client.outbox import Outbox
 from client.radio import Radio
+from client.supernode import SteadyHeartbeat
 from client.told import ToldFile
 from server.superlink.run import RunGrid
 
@@ -37,6 +39,7 @@ stopped, app = threading.Event(), ClientApp()
 
 @app.query()
 def answer(message, context):
+    print("answered")
     return Message(RecordDict({"said": message.content["said"]}), reply_to=message)
 
 signal.signal(signal.SIGTERM, lambda *_: stopped.set())
@@ -57,7 +60,7 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
 
 
 @contextmanager
-def node(link: Link, folder: Path, *paths: Path) -> Iterator[None]:
+def node(link: Link, folder: Path, *paths: Path) -> Iterator[Process]:
     """A node that answers with what it was told. ``paths``: where it finds further modules."""
     key = link.keys["a"].private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     (folder / "key").write_bytes(key)
@@ -67,7 +70,7 @@ def node(link: Link, folder: Path, *paths: Path) -> Iterator[None]:
             patch.setenv("PYTHONPATH", str(path), prepend=os.pathsep)
         process = Process(folder / "node.log", sys.executable, "-c", CLIENT, link.public, authority, folder)
     try:
-        yield
+        yield process
     finally:
         process.end()
 
@@ -117,6 +120,36 @@ def test_a_task_that_is_there_before_its_message_is_answered(link: Link, tmp_pat
         there = online(grid)
         for said in (b"first", b"second"):
             assert answer(grid, send(grid, there, said), seconds=120) == said
+
+
+def test_a_message_whose_run_ends_before_it_is_confirmed_holds_up_none_of_the_next_run(
+    link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MCOE_RUN_ENDED", str(tmp_path))
+    with node(link, tmp_path, Path(__file__).parent / "ended") as process:
+        with link.grid() as grid:
+            send(grid, online(grid), b"of a run that ends")
+            wait_for(lambda: "answered" in process.said(), 60, "the executor's answer")
+        (tmp_path / "ended").touch()
+        with link.grid() as grid:
+            there = online(grid)
+            for said in (b"first", b"second"):  # each waits for the answer: nothing else would push it
+                assert answer(grid, send(grid, there, said), seconds=30) == said
+
+
+def test_heartbeats_go_on_whatever_is_answered_to_one() -> None:
+    beats, beaten = itertools.count(), threading.Event()
+
+    def beat() -> bool:
+        if next(beats) == 0:
+            raise RuntimeError("the server does not know this node")
+        beaten.set()
+        return True
+
+    heartbeat = SteadyHeartbeat(beat)
+    heartbeat.start()
+    assert beaten.wait(30) and heartbeat.is_running
+    heartbeat.stop()
 
 
 def test_a_gate_that_closes_ends_the_attempt_to_reach_a_server_that_does_not_answer(
