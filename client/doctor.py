@@ -24,9 +24,9 @@ import httpx
 from client import keys
 from client.cameras.davis346 import NODES, SYSTEM, plugged
 from client.cameras.source import DeviceName
+from client.clock_state import ClockState, clock_state
 from client.enrolment import ClientPaths, read_membership
 from client.leaving import COME_BACK, Leaving, key_id
-from client.sessions.times import ClockState, clock_state
 from client.settings import ClientSettings
 from client.wearable.folders import SHARED_MEMORY, is_memory
 from client.wearers import Wearers

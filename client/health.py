@@ -11,13 +11,16 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from client.clock_state import clock_state
 from client.enrolment import ClientPaths
 from client.gates import SYSTEM, read_sensors
-from client.sessions import Store
-from client.sessions.times import clock_state
 from mcoe_model.files import read_json, write_json
 from mcoe_model.health import MOST, UNKNOWN, Health, known
+
+if TYPE_CHECKING:
+    from client.sessions import Store  # brings SQLAlchemy, which the fleet's process does without
 
 _DAY_S = 86_400
 

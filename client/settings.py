@@ -19,7 +19,7 @@ from typing import Any
 from client.check_in_gates import CheckInRules
 from client.consent_text import LANGUAGES, read_consent_text, read_consent_texts
 from client.gates import SYSTEM
-from client.sessions.rules import PromptRules, RetentionRules, StoreRules
+from client.session_rules import PromptRules, RetentionRules, StoreRules
 from client.wearers import SETTINGS_FILE
 from mcoe_model.errors import DataInvalid, DataMissing, SettingsError
 from mcoe_model.given_settings import fitting, from_environment, kinds_of

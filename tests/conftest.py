@@ -7,6 +7,7 @@ something about the code and not about the draw; and it may take its time, since
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from mcoe_model.workers import one_thread
+
+# Where the environment forbids it, every process that a test starts would compile the whole program anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 one_thread()
 assert torch.get_num_threads() == 1
@@ -24,10 +29,12 @@ settings.load_profile("mcoe")
 #: The files that take minutes, the longest first: whoever begins with them does not wait for the last of them.
 LONGEST = (
     "integration/test_fleet.py",
-    "integration/test_folds.py",
     "integration/test_fleet_of_wearables.py",
+    "integration/test_folds.py",
+    "integration/test_wearable_learns.py",
     "integration/test_run_taken_over.py",
     "integration/test_sleeping_clients.py",
+    "integration/test_page_on_a_phone.py",
     "integration/test_flower_engine.py",
     "simulations/test_tuning.py",
     "integration/test_client_node.py",
@@ -36,7 +43,6 @@ LONGEST = (
     "integration/test_resume.py",
     "integration/test_first_k.py",
     "integration/test_release.py",
-    "integration/test_page_on_a_phone.py",
 )
 
 

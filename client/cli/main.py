@@ -208,7 +208,9 @@ def _fleet(folder: Path, wearable: dict[str, Any] | None) -> tuple[dict[str, Any
 
     paths = paths_of(folder)
     said: dict[str, Any] = asdict(read_membership(paths))
-    waiting, clips, running = kept_ids(paths.outbox), kept_clips(paths.lessons), Running(paths.running).read()
+    waiting, running = kept_ids(paths.outbox), Running(paths.running).read()
+    known = wearable and wearable["check_ins"]  # it knows whether the wearer's labels may be learned from
+    clips = known["clips"] if known else kept_clips(paths.lessons)
     heard, traffic = ToldFile(paths.told).read(), Traffic(paths.traffic)
     records = wearable is not None and wearable["recording"] is not None
     closed = CheckInGates(load_settings(folder, {}).check_in_rules, traffic, lambda: records).closed()

@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from client.keys import DeviceKey
+from client.session_rules import StoreRules
 from client.sessions.columns import lock_columns, unlock_columns
 from client.sessions.database import open_database
-from client.sessions.rules import StoreRules
 from client.sessions.tables import SessionRow
 from client.sessions.times import Moment, now
 from mcoe_model.errors import DataMissing, Locked

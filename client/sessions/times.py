@@ -7,16 +7,12 @@ A wearable without a battery-backed clock may wake in 1970 and be put right late
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import time
 from dataclasses import dataclass
-from typing import Literal
 
-#: Whether something keeps the clock right: as Linux's kernel says it, or unknown where it does not.
-ClockState = Literal["synchronised", "unsynchronised", "unknown"]
+from client.clock_state import ClockState, clock_state
 
-_TIMEX_BYTES, _TIME_ERROR = 256, 5
 SECOND_US = 1_000_000
 HOUR_US = 3600 * SECOND_US
 DAY_US = 24 * HOUR_US
@@ -47,18 +43,6 @@ def now() -> Moment:
     offset = datetime.datetime.now().astimezone().strftime("%z")
     zone = f"{offset[:3]}:{offset[3:5]}"
     return Moment(time.time_ns() // 1000, time.monotonic_ns(), zone, clock_state())
-
-
-def clock_state() -> ClockState:
-    """What the kernel knows of its clock (adjtimex(2), which also chrony and systemd-timesyncd report to)."""
-    asked = ctypes.create_string_buffer(_TIMEX_BYTES)  # all zero: change nothing
-    try:
-        answer = ctypes.CDLL(None).adjtimex(asked)
-    except (OSError, AttributeError):
-        return "unknown"
-    if answer < 0:
-        return "unknown"
-    return "unsynchronised" if answer == _TIME_ERROR else "synchronised"
 
 
 def believed(clock_state: str) -> bool:

@@ -15,13 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from client.check_in_gates import CheckInRules
 from client.children import Child
+from client.clock_state import clock_state
 from client.consent_text import ConsentTexts
 from client.health import keep_tally
 from client.page import wearable_protocol as page
 from client.page.fit_checks import fit_checks
 from client.running import Running
 from client.sessions import StoreRules
-from client.sessions.times import clock_state
 from client.wearable.learning import LearningWearable
 from mcoe_model.data.geometry import Geometry
 from mcoe_model.errors import McoeError, RecordingRuns, for_log

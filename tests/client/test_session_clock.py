@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from client.sessions.times import DAY_US, ClockState, Moment, believed, clock_state, now, zone_of
+from client.clock_state import ClockState, clock_state
+from client.sessions.times import DAY_US, Moment, believed, now, zone_of
 
 
 def kernel(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[bytes]:
@@ -22,7 +23,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[bytes]:
             raise answer
         return int(answer)
 
-    monkeypatch.setattr("client.sessions.times.ctypes.CDLL", lambda name: SimpleNamespace(adjtimex=adjtimex))
+    monkeypatch.setattr("client.clock_state.ctypes.CDLL", lambda name: SimpleNamespace(adjtimex=adjtimex))
     return given
 
 
@@ -47,7 +48,7 @@ def test_the_clocks_state_is_the_kernels_and_asking_changes_nothing(
 
 
 def test_where_the_system_has_no_such_call_the_state_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.sessions.times.ctypes.CDLL", lambda name: SimpleNamespace())
+    monkeypatch.setattr("client.clock_state.ctypes.CDLL", lambda name: SimpleNamespace())
     assert clock_state() == "unknown"
 
 

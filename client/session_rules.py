@@ -1,4 +1,7 @@
-"""What a store keeps to: how long recordings stay, how many, and how often the wearer may be asked."""
+"""What a store keeps to: how long recordings stay, how many, and how often the wearer may be asked.
+
+Not in `client.sessions`, since settings have them too, and whoever reads those need not load SQLAlchemy.
+"""
 
 from __future__ import annotations
 
