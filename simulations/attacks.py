@@ -50,12 +50,16 @@ from mcoe_model.workers import one_thread
 from server.acceptance import Rejected
 from server.app import Event, ReplyJudged
 from server.presence import packed
+from server.rounds import RoundEngine
 from simulations.coordination import coordinate, open_registry
 from simulations.flower_app import SubjectStore, run_folder
 from simulations.local_grid import LOCAL_POLL, LocalGrid
 from simulations.scene import Scene, cache_folder, open_scene
 
 Poison = Literal["none", "flip", "uniform-flip", "targeted-flip", "backdoor", "colluding-backdoor"]
+#: ``war``: clips of which the truth is said; ``taken``: clips of other emotions that are taken for `TARGET` once they
+#: wear the patch; ``overlooked``: clips of `VICTIM` that are taken for `DISGUISE`.
+Measure = Literal["war", "taken", "overlooked"]
 #: The targeted flip: what is to be overlooked, and what it is to be taken for.
 VICTIM, DISGUISE = EMOTIONS.index("fear"), EMOTIONS.index("neutral")
 #: What the backdoor's patch shall be taken for.
@@ -76,19 +80,38 @@ class Attack:
     boost: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run came to. ``war``: on the test subjects' clips. ``success``: the share of their clips of other
-    emotions that are taken for `TARGET` once they wear the patch; ``overlooked``: the share of their clips of `VICTIM`
-    that are taken for `DISGUISE`. ``rejected`` of ``hostile`` replies were.
+    """What a run came to: what its last model says of the N test clips, clean and with the patch.
+
+    ``rejected`` of ``hostile`` replies were.
     """
 
     clients: int
-    war: float
-    success: float
-    overlooked: float
     hostile: int
     rejected: int
+    names: NDArray[np.str_]  # (N,) the clips' sequence names
+    subjects: NDArray[np.str_]  # (N,)
+    labels: NDArray[np.int64]  # (N,)
+    clean: NDArray[np.float64]  # (N, 7) the probability of each emotion being said
+    patched: NDArray[np.float64]  # (N, 7)
+
+    def values(self, measure: Measure) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+        """The measure of every clip that counts for it (n,), and whose clips these are (n,)."""
+        match measure:
+            case "war":
+                return self.clean[np.arange(len(self.labels)), self.labels], self.subjects
+            case "taken":
+                others = self.labels != TARGET
+                return self.patched[others, TARGET], self.subjects[others]
+            case "overlooked":
+                victims = self.labels == VICTIM
+                return self.clean[victims, DISGUISE], self.subjects[victims]
+
+    def share(self, measure: Measure) -> float:
+        """The measure's mean; NaN where no clip counts for it."""
+        values, _ = self.values(measure)
+        return float(values.mean()) if len(values) else math.nan
 
 
 class Patched(Clips):
@@ -191,8 +214,13 @@ def _boosted(update: Tensors, boost: float) -> ArrayRecord:
     return packed({name: np.asarray(boost * value, value.dtype) for name, value in update.items()})
 
 
-def run_attack(folder: Path, attack: Attack, pool: ProcessPoolExecutor) -> Outcome:
-    """The rounds of a run that `begin_variant` made, some clients of which are hostile, and what they came to."""
+def run_attack(
+    folder: Path, attack: Attack, pool: ProcessPoolExecutor, engine: type[RoundEngine] = RoundEngine
+) -> Outcome:
+    """The rounds of a run that `begin_variant` made, some clients of which are hostile, and what they came to.
+
+    Raises RoundFailed when a round cannot be finished.
+    """
     scene = open_scene(folder)
     subjects, drawn = scene.subjects("clients"), hostile_clients(scene, attack.hostile)
     nodes = [_node(partition, attack, subject in drawn) for partition, subject in enumerate(subjects)]
@@ -204,10 +232,10 @@ def run_attack(folder: Path, attack: Attack, pool: ProcessPoolExecutor) -> Outco
             verdicts.append(isinstance(event.verdict, Rejected))
 
     with closing(LocalGrid(APP, nodes, {"run-folder": str(folder)}, pool)) as grid:
-        coordinate(grid, folder, watch, poll=LOCAL_POLL)
+        coordinate(grid, folder, watch, LOCAL_POLL, engine)
     newest = open_registry(folder).newest_model()
-    measured = pool.submit(measure, folder, scene.paths.models / f"{newest}.safetensors").result()
-    return Outcome(len(subjects), *measured, len(verdicts), sum(verdicts))
+    said = pool.submit(answer, folder, scene.paths.models / f"{newest}.safetensors").result()
+    return Outcome(len(subjects), len(verdicts), sum(verdicts), **said)
 
 
 def _node(partition: int, attack: Attack, poisons: bool) -> dict[str, Any]:
@@ -219,15 +247,17 @@ def _node(partition: int, attack: Attack, poisons: bool) -> dict[str, Any]:
     }
 
 
-def measure(folder: Path, path: Path) -> tuple[float, float, float]:
-    """A model's WAR on the test subjects' clips, the success of the patch on those that are not of its emotion, and the
-    share of `VICTIM` that is taken for `DISGUISE`.
-    """
+def answer(folder: Path, path: Path) -> dict[str, NDArray[Any]]:
+    """What a model says of the test subjects' clips, by the fields of `Outcome`."""
     scene = open_scene(folder)
     model, card = load_model(path)
-    clean = evaluate(model, scene.evaluation_samples(model, card, scene.indices("test")))
-    said = clean.predicted()  # (N, 7)
-    war = float(said[np.arange(len(clean.labels)), clean.labels].mean())
-    others = [index for index in scene.indices("test") if scene.clips.records[index].class_index != TARGET]
-    patched = evaluate(model, patched_features(picture_encoder(model), card, scene.clips.path, others))
-    return war, float(patched.predicted()[:, TARGET].mean()), float(said[clean.labels == VICTIM, DISGUISE].mean())
+    indices = scene.indices("test")
+    clean = evaluate(model, scene.evaluation_samples(model, card, indices))
+    patched = evaluate(model, patched_features(picture_encoder(model), card, scene.clips.path, indices))
+    return {
+        "names": np.array(clean.names),
+        "subjects": np.array([scene.clips.records[index].subject for index in indices]),
+        "labels": clean.labels,
+        "clean": clean.predicted(),
+        "patched": patched.predicted(),
+    }

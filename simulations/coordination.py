@@ -25,8 +25,17 @@ def open_registry(folder: Path) -> Registry:
     return Registry(open_database(sqlite_url(folder / "registry.sqlite")), EXPERIMENT)
 
 
-def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None], poll: float = 0.5) -> None:
-    """Run every round that is not yet published, looking for replies every ``poll`` seconds. Raises RoundFailed."""
+def coordinate(
+    grid: Grid,
+    folder: Path,
+    watch: Callable[[Event], None],
+    poll: float = 0.5,
+    engine_of: Callable[..., RoundEngine] = RoundEngine,
+) -> None:
+    """Run every round that is not yet published, looking for replies every ``poll`` seconds. Raises RoundFailed.
+
+    ``engine_of`` makes the engine, for what compares the product's with others.
+    """
     scene = open_scene(folder)
     settings = RoundSettings(
         fine_tune=scene.client_recipe("federated"),
@@ -38,7 +47,7 @@ def coordinate(grid: Grid, folder: Path, watch: Callable[[Event], None], poll: f
         seed=scene.settings.seed,
         optimiser=scene.settings.optimiser,
     )
-    engine = RoundEngine(open_registry(folder), Artifacts(scene.paths.models), scene.paths.spool, settings)
+    engine = engine_of(open_registry(folder), Artifacts(scene.paths.models), scene.paths.spool, settings)
     engine.start_from(*read_model(scene.paths.base))
     policy = Policy(scene.settings.rounds, scene.settings.cohort, max_in_flight=len(scene.clips.records), poll_s=poll)
     Coordinator(Presence(grid, engine.registry.saw), engine, policy, scene.settings.seed, watch).run()
