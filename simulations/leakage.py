@@ -6,6 +6,9 @@ shadows, whose clips he can route with these models and train on as any client d
 person he makes many clients, who show emotions in different mixes; from what the server would see of those he learns a
 linear guess, ridge regression on standardised features, and tries it on people he has never met, the victims.
 
+Of several rounds he takes the statistics side by side, and of the updates the mean: what a client's mix does to them
+stays from round to round, what chance does to them is less in a mean.
+
 Letters: P people's clients (made up from their clips), E experts, R rounds seen, F features, c classes. A stronger
 attacker may learn more: what these numbers show is what leaks at least.
 """
@@ -21,18 +24,22 @@ import torch
 from numpy.typing import NDArray
 
 from mcoe_model.learning.fine_tune import fine_tune, middle_window
-from mcoe_model.learning.weights import load_model, model_specs, tensors_of
+from mcoe_model.learning.settings import FineTuneSettings
+from mcoe_model.learning.weights import copy_weights, load_model, model_specs, tensors_of
 from mcoe_model.names import EMOTIONS, LIGHTINGS
 from mcoe_model.router_statistics import RouterStatistics
 from mcoe_model.streams import stream
 from mcoe_model.update import expert_of, make_update, manifest
 from mcoe_model.workers import one_thread
+from server.registry import PUBLISHED
 from server.registry.coarse import coarsen
-from simulations.scene import open_scene
+from server.rounds import RoundSettings
+from simulations.coordination import open_registry
+from simulations.scene import Paths, Scene, open_scene
 
 Floats = NDArray[np.float64]
 
-#: Clients that are made of each person, and clips that each of them learns in a round.
+#: Clients that are made of each person where nothing else is said, and clips that each of them learns in a round.
 CLIENTS_OF_EACH = 20
 CLIPS = 10
 #: Dirichlet's alpha of a client's mix of emotions: below 1, few emotions prevail.
@@ -56,8 +63,8 @@ class Client:
         return np.bincount(shown, minlength=len(EMOTIONS)) / len(shown)
 
 
-def make_clients(folder: Path, parts: Iterable[str], rounds: int) -> list[Client]:
-    """Clients of every subject of these parts, each with a mix of emotions that stays for all rounds.
+def make_clients(folder: Path, parts: Iterable[str], rounds: int, each: int = CLIENTS_OF_EACH) -> list[Client]:
+    """So many clients of every subject of these parts, each with a mix of emotions that stays for all rounds.
 
     A clip may be drawn again: a subject has few of an emotion.
     """
@@ -67,7 +74,7 @@ def make_clients(folder: Path, parts: Iterable[str], rounds: int) -> list[Client
         for subject in scene.subjects(part):
             clips = np.array(scene.indices(part, subject))
             labels = np.array([scene.clips.records[clip].class_index for clip in clips])
-            for number in range(CLIENTS_OF_EACH):
+            for number in range(each):
                 generator = stream(scene.settings.seed, "leakage", subject, number)
                 shares = generator.dirichlet(np.full(len(EMOTIONS), MIX))[labels]
                 shares = shares / np.bincount(labels, minlength=len(EMOTIONS))[labels]  # an emotion's, not a clip's
@@ -91,24 +98,54 @@ def route(folder: Path, path: Path, clips: Sequence[int]) -> tuple[Floats, NDArr
     return routing.gate.numpy().astype(np.float64), routing.chosen.numpy()
 
 
-def update_features(folder: Path, path: Path, clients: Sequence[Client]) -> Floats:
-    """What an attacker reads in the updates of clients' first rounds: (P, F).
+@dataclass(frozen=True)
+class Asked:
+    """What a round asked of its clients: to train which model, how, and with which cohort's expert load."""
+
+    model: Path
+    recipe: FineTuneSettings
+    expert_load: tuple[float, ...]
+
+
+def rounds_asked(folder: Path) -> list[Asked]:
+    """What every published round of a run of a model with experts asked, in their order: the server knows all of it."""
+    registry, models = open_registry(folder), Paths(folder).models
+    asked: list[Asked] = []
+    load: tuple[float, ...] = ()
+    for row in registry.rounds():
+        if row.state == PUBLISHED:
+            recipe = RoundSettings.from_stored(row.settings).fine_tune_in(row.number)
+            asked.append(Asked(models / f"{row.base_sha256}.safetensors", recipe, load))
+            first, *rest = registry.router_statistics(row.id).values()
+            load = sum(rest, start=first).load
+    return asked
+
+
+def update_features(folder: Path, asked: Sequence[Asked], clients: Sequence[Client]) -> Floats:
+    """What an attacker reads in the updates that clients send in these rounds: (P, R, F).
 
     The change of every bias that a label acts on most directly, those of the experts' classifiers and of the router's
     last layer; zero for an expert that is absent.
     """
     one_thread()
     scene = open_scene(folder)
+    rounds = [_updates_in(scene, number, one, clients) for number, one in enumerate(asked)]
+    return np.stack(rounds, axis=1)
+
+
+def _updates_in(scene: Scene, number: int, asked: Asked, clients: Sequence[Client]) -> Floats:
+    """(P, F) of one round."""
+    model, card = load_model(asked.model)
+    before = tensors_of(model)
+    telling = [name for name in sorted(before) if _tells_most(name)]
     rows = []
-    for number, client in enumerate(clients):
-        model, card = load_model(path)
-        samples = scene.training_samples(model, card, [int(clip) for clip in client.clips[0]])
-        before = tensors_of(model)
-        keys = (scene.settings.seed, "leakage", client.subject, number)
-        experts = fine_tune(model, samples, scene.client_recipe("federated"), train_mode="head", keys=keys)
+    for place, client in enumerate(clients):
+        copy_weights(model, before)
+        samples = scene.training_samples(model, card, [int(clip) for clip in client.clips[number]])
+        keys = (scene.settings.seed, "leakage", client.subject, place, number)
+        experts = fine_tune(model, samples, asked.recipe, train_mode="head", keys=keys, expert_load=asked.expert_load)
         update = make_update(before, tensors_of(model), manifest(model_specs(model), "head", experts))
-        named_like = [name for name in sorted(before) if _tells_most(name)]
-        rows.append(np.concatenate([update.get(name, np.zeros_like(before[name])) for name in named_like]))
+        rows.append(np.concatenate([update.get(name, np.zeros_like(before[name])) for name in telling]))
     return np.stack(rows).astype(np.float64)
 
 
@@ -122,7 +159,7 @@ def statistics_features(
     places: Mapping[int, int],
     level: Callable[[RouterStatistics], Floats],
 ) -> Floats:
-    """What an attacker sees of clients in as many rounds as there are entries in ``routed``: (P, R x F).
+    """What an attacker sees of clients in as many rounds as there are entries in ``routed``: (P, R, F).
 
     ``places``: where a clip of the data set is in ``routed``.
     """
@@ -132,8 +169,8 @@ def statistics_features(
         for (gate, chosen), clips in zip(routed, client.clips, strict=False):
             at = [places[int(clip)] for clip in clips]
             seen.append(level(RouterStatistics.count(gate[at], chosen[at])))
-        rows.append(np.concatenate(seen))
-    return np.stack(rows)
+        rows.append(seen)
+    return np.array(rows)
 
 
 def _shares(statistics: RouterStatistics) -> Floats:
@@ -158,17 +195,13 @@ class Guesses:
     lighting: NDArray[np.int64]
 
 
-def guess(
-    features: Floats, mix: Floats, lighting: NDArray[np.int64], people: Sequence[str], seen: Floats
-) -> Guesses:
+def guess(features: Floats, mix: Floats, lighting: NDArray[np.int64], people: Sequence[str], seen: Floats) -> Guesses:
     """Learn from the shadows' features (P, F), mixes (P, c) and lightings (P,); guess the victims' from theirs.
 
     The ridge is chosen on the shadows, leaving one person out at a time, for each of both guesses.
     """
     one_hot = np.eye(len(LIGHTINGS))[lighting]
-    return Guesses(
-        _as_mix(_ridge(features, mix, people, seen)), _ridge(features, one_hot, people, seen).argmax(axis=1)
-    )
+    return Guesses(_as_mix(_ridge(features, mix, people, seen)), _ridge(features, one_hot, people, seen).argmax(axis=1))
 
 
 def guess_without(mix: Floats, lighting: NDArray[np.int64], victims: int) -> Guesses:
