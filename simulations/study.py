@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from mcoe_model.errors import DataMissing, ExitCode, McoeError, SettingsError
 from mcoe_model.files import write_bytes
 from simulations.command import command
 from simulations.console import Display
-from simulations.study_grid import Grid, Run, command_of, flags, read_grid, runs_of, shell
-from simulations.study_page import differences_figure, page
-from simulations.study_registry import DONE, FAILED, StudyRegistry
-from simulations.study_results import Row, tables
-from simulations.tables import write_csv
+from simulations.study_grid import Grid, Included, Run, command_of, flags, read_grid, runs_of, shell
+from simulations.study_page import Found, Shown, differences_figure, page, page_tables
+from simulations.study_registry import DONE, FAILED, RunRow, StudyRegistry
+from simulations.study_results import tables, tidy_scores, tidy_settings, tidy_tuning, tuned
+from simulations.tables import write_csv, write_for_people
 
 EXAMPLES = """
 Examples:
@@ -81,9 +82,14 @@ class Study:
         self.commands |= {name: list(one.run) for name, one in self.included.items()}
         self._stopped = threading.Event()
 
+    @cached_property
+    def registry(self) -> StudyRegistry:
+        """The rows of the runs; made, with its folder, when it is first asked for."""
+        return StudyRegistry(self.folder / "study.sqlite")
+
     def run(self, jobs: int) -> dict[str, str]:
         """Make every run that is not done, ``jobs`` at a time, the references first; which failed, and why."""
-        registry = self.registry = StudyRegistry(self.folder / "study.sqlite")
+        registry = self.registry
         registry.declare(self.commands)
         base = [run.name for run in self.runs if run.reference]
         waves = [base, [name for name in self.commands if name not in base]]
@@ -151,38 +157,62 @@ class Study:
         process.stdin.close()
 
     def write(self, path: Path, made_by: str) -> dict[str, Any]:
-        """Write the page, its figure and ``runs.csv``; returns what `--json` prints. Raises DataMissing for no run."""
+        """Write the page, its figure and the tables; returns what `--json` prints. Raises DataMissing for no run."""
         rows = self.registry.rows(list(self.commands))
         summaries = {name: row.found for name, row in rows.items() if row.state == DONE}
         if not any(run.name in summaries for run in self.runs if run.reference):
             raise DataMissing(f"no run of the reference is done; see {self.folder}/*.log")
-        found = tables(self.grid, self.runs, summaries, self.folder)
-        figure = path.with_name(f"{path.stem}-differences.svg")
-        compared = any(row.difference for table in found for row in table)
-        if compared:
-            write_bytes(figure, differences_figure(found))
-        included = []
-        for name, one in self.included.items():
-            if name in summaries:
-                figures = [
-                    self._copy(name, number, one_figure, path) for number, one_figure in enumerate(one.figures, 1)
-                ]
-                included.append((one, (self.folder / name / one.table).read_text(), figures, shell(one.run)))
-        synthetic = any(summary.get("data") == "synthetic" for summary in summaries.values())
-        commands = [self._shown(factor.values) for factor in self.grid.factors]
-        text = page(self.grid, found, commands, included, figure.name if compared else None, made_by, synthetic)
-        write_bytes(path, text.encode())
+        found = self._found(rows, path, made_by)
+        if found.figure:
+            write_bytes(path.with_name(found.figure), differences_figure(found.tables))
+        write_bytes(path, page(found).encode())
+        for table in page_tables(found):
+            write_for_people(self.folder / "tables" / table.name, table.rows, table.caption)
         write_csv(self.folder / "runs.csv", [_run_row(run, summaries) for run in self.runs if run.name in summaries])
+        write_csv(self.folder / "scores.csv", tidy_scores(self.runs, summaries))
+        write_csv(self.folder / "settings.csv", tidy_settings(self.grid, found.tables))
+        write_csv(self.folder / "tuning.csv", tidy_tuning(found.tuned))
         return {
             "name": self.grid.name,
             "done": len(summaries),
             "failed": [name for name, row in rows.items() if row.state == FAILED],
             "page": str(path),
             "factors": [
-                {"says": factor.says, "rows": [_json_row(row) for row in table]}
-                for factor, table in zip(self.grid.factors, found, strict=True)
+                {"says": factor.says, "rows": [row.to_json() for row in table]}
+                for factor, table in zip(self.grid.factors, found.tables, strict=True)
             ],
         }
+
+    def _found(self, rows: Mapping[str, RunRow], path: Path, made_by: str) -> Found:
+        """What the page at ``path`` tells of the runs."""
+        summaries = {name: row.found for name, row in rows.items() if row.state == DONE}
+        found = tables(self.grid, self.runs, summaries, self.folder)
+        compared = any(row.difference for table in found for row in table)
+        return Found(
+            grid=self.grid,
+            tables=found,
+            tuned=tuned(self.runs, summaries),
+            commands=[self._shown(factor.values) for factor in self.grid.factors],
+            included=[self._included(name, one, path) for name, one in self.included.items() if name in summaries],
+            missing={name: row.fault or "not run" for name, row in rows.items() if row.state != DONE},
+            runs=len(rows),
+            results=os.path.relpath(self.folder),
+            figure=f"{path.stem}-differences.svg" if compared else None,
+            made_by=made_by,
+            synthetic=any(summary.get("data") == "synthetic" for summary in summaries.values()),
+        )
+
+    def _included(self, name: str, one: Included, path: Path) -> Shown:
+        """An included command's table, and its figures, which are put beside the page."""
+        table = self.folder / name / one.table
+        latex = table.with_suffix(".tex")
+        return Shown(
+            one,
+            table.read_text(),
+            os.path.relpath(latex) if latex.exists() else None,
+            [self._copy(name, number, figure, path) for number, figure in enumerate(one.figures, 1)],
+            shell(one.run),
+        )
 
     def _shown(self, values: Sequence[Any]) -> list[str]:
         """The commands of the reference and of a factor's first value, under the first seed."""
@@ -204,11 +234,6 @@ def _run_row(run: Run, summaries: dict[str, dict[str, Any]]) -> dict[str, Any]:
     scores = {f"{arm}_{m}": (summary[arm] or {}).get(m) for arm in arms for m in measures}
     same = {key: summary[key] for key in ("recovered_gain", "bytes_up", "bytes_down", "seconds")}
     return {"run": run.name, "seed": run.seed, "changed": " ".join(flags(run.changed))} | scores | same
-
-
-def _json_row(row: Row) -> dict[str, Any]:
-    difference = row.difference._asdict() if row.difference else None
-    return {**row.__dict__, "difference": difference, "verdict": row.verdict}
 
 
 def _told(asked: argparse.Namespace) -> list[str]:

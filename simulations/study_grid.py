@@ -110,6 +110,11 @@ def make_grid(raw: Mapping[str, Any]) -> Grid:
         for factor in grid.factors
         if factor.changes not in CHANGES
     ]
+    faults += [
+        f"factor {factor.says!r}: over all folds there is no one base to share; changes must be base"
+        for factor in grid.factors
+        if factor.changes != "base" and any(one.get("fold") == "all" for one in (reference, *factor.values))
+    ]
     if faults:
         raise SettingsError(faults)
     return grid

@@ -11,6 +11,10 @@ from typing import Any
 from mcoe_model.files import write_bytes
 
 Rows = Sequence[dict[str, Any]]
+#: How LaTeX is told the letters that mean something to it.
+_LATEX = {letter: f"\\{letter}" for letter in "_%&#${}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+}  # fmt: skip
 
 
 def write_csv(path: Path, rows: Rows) -> None:
@@ -32,7 +36,7 @@ def write_for_people(path: Path, rows: Rows, caption: str = "") -> None:
     markdown = ["| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *cells]]
     markdown += ["", caption] if caption else []
     write_bytes(path.with_suffix(".md"), ("\n".join(markdown) + "\n").encode())
-    lines = [_latex(" & ".join(line)) + r" \\" for line in [head, *cells]]
+    lines = [" & ".join(map(_latex, line)) + r" \\" for line in [head, *cells]]
     table = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", lines[0], r"\hline", *lines[1:], r"\end{tabular}"]
     table += ["", _latex(caption)] if caption else []
     write_bytes(path.with_suffix(".tex"), ("\n".join(table) + "\n").encode())
@@ -45,4 +49,4 @@ def _shown(value: Any) -> str:
 
 
 def _latex(text: str) -> str:
-    return text.replace("_", r"\_").replace("%", r"\%")
+    return "".join(_LATEX.get(letter, letter) for letter in text)

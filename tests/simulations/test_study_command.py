@@ -16,7 +16,7 @@ from mcoe_model.errors import ExitCode, SettingsError
 from mcoe_model.learning.metrics import Difference
 from simulations import study as command
 from simulations.study_grid import command_of, make_grid, read_grid, runs_of
-from simulations.study_results import Row
+from simulations.study_results import Measures, Row
 
 _ROOT = Path(__file__).parents[2]
 SMALL = {"subjects": 6, "sequences": 3, "rounds": 1, "base-epochs": 1, "size": 24}
@@ -27,6 +27,16 @@ PATIENCE_S = 600
 def grid_of(**over: Any) -> dict[str, Any]:
     factor = {"says": "Rule", "values": [{"rule": "median"}, {"rule": "krum"}]}
     return {"name": "try", "seeds": [1, 2], "reference": dict(SMALL), "factor": [factor]} | over
+
+
+def row_with(value: str, difference: Difference | None) -> Row:
+    """A row that has nothing but a difference."""
+    unknown: dict[str, Any] = dict.fromkeys(
+        ("worst_tenth", "base", "judged", "upper", "all_data", "room", "gain", "gain_interval")
+    )
+    measures = Measures(0.5, 0.5, None, (7, 7), {}, {})
+    known: dict[str, Any] = {"war": 0.5, "uar": 0.5, "megabytes_up": 1.0, "seconds": 1.0, "measures": measures}
+    return Row(value=value, seeds=3, missing=0, difference=difference, **unknown, **known)
 
 
 def test_every_run_is_declared_once_and_shares_the_base_of_its_seed() -> None:
@@ -81,8 +91,18 @@ def test_a_reader_who_has_seen_enough_is_no_fault() -> None:
     ],
 )
 def test_verdicts_are_the_protocols(difference: tuple[float, float, float], verdict: str) -> None:
-    row = Row("x", 0.5, 0.5, *[None] * 6, 1.0, 1.0, Difference(*difference, p=0.1, subjects=9, seeds=3))
-    assert row.verdict == verdict
+    assert row_with("x", Difference(*difference, p=0.1, subjects=9, seeds=3)).verdict == verdict
+
+
+def test_a_setting_that_nothing_was_compared_with_is_not_the_reference() -> None:
+    assert [row_with(value, None).verdict for value in ("reference", "x")] == ["the reference", "not compared"]
+
+
+def test_factors_that_share_a_base_are_refused_over_all_folds() -> None:
+    reference = SMALL | {"fold": "all"}
+    with pytest.raises(SettingsError, match="no one base to share"):
+        make_grid(grid_of(reference=reference))
+    assert make_grid(grid_of(reference=reference, factor=[grid_of()["factor"][0] | {"changes": "base"}]))
 
 
 def test_a_grid_without_a_named_page_writes_over_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
