@@ -11,7 +11,6 @@ import torch
 from mcoe_model.learning.evaluate import evaluate
 from mcoe_model.learning.samples import FeatureSamples
 from mcoe_model.learning.weights import load_model, tensors_of
-from simulations.compare_personal import harmed
 from simulations.personalise import use_mixture_weights, with_class_priors
 from simulations.scene import open_scene
 
@@ -43,10 +42,3 @@ def test_mixture_weights_give_an_expert_the_share_that_one_step_of_maximisation_
     assert changed == {"moe.router.down.bias"}
     moved = after["moe.router.down.bias"] - before["moe.router.down.bias"]
     assert moved.argmax() == 1 and moved[1] > 0 > np.delete(moved, 1).max()
-
-
-def test_harm_is_told_from_chance() -> None:
-    clients = [client for client in ("a", "b") for _ in range(30)]
-    assert harmed(np.zeros(60), clients) == (0.0, 0.0)
-    worse = np.array([-0.2] * 30 + [0.0] * 30) + 0.001 * np.arange(60)
-    assert harmed(worse, clients)[0] == 0.5
