@@ -124,7 +124,8 @@ def test_a_grid_without_a_named_page_writes_over_no_others(tmp_path: Path, monke
         assert written[-1][1] == f"python simulations/study.py {grid}"
     command.main(["studies/reduced.toml", "--page", "mine.md"])
     assert [str(page) for page, _ in written] == [
-        "docs/study-batch-norm.md", "docs/study-federated-methods.md", "docs/study-recovered-gain.md", "docs/study.md",
+        "docs/study-batch-norm.md", "docs/study-expert-rules-iid.md", "docs/study-expert-rules-label-skew.md",
+        "docs/study-federated-methods.md", "docs/study-recovered-gain.md", "docs/study.md",
         "docs/study-reduced.md", "docs/study-batch-norm.md", "mine.md",
     ]  # fmt: skip
     assert written[-1][1] == "python simulations/study.py studies/reduced.toml --page mine.md"
