@@ -8,18 +8,16 @@ most `COST` of accuracy when nobody attacks. What a 95 % interval reaches over i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from simulations.attack_effects import Effect, Outcomes, effect_of, measures_of, no_defence, share
+from simulations.attack_effects import Outcomes, effect_of, measures_of, no_defence, share
 from simulations.attack_runs import NOBODY
 from simulations.attacks import Measure
+from simulations.goals import Verdict, all_of, at_least
 
 LOSS, SUCCESS = 0.05, 0.5
 UNDONE, COST = 0.75, 0.01
-#: What `docs/aggregation.md` recommends where members may be hostile.
+#: What `docs/aggregation.md` names where members may be hostile.
 RECOMMENDED = ("median", "multi-krum")
-
-Word = Literal["met", "not met", "not resolved"]
 
 
 @dataclass(frozen=True)
@@ -27,20 +25,20 @@ class Goal:
     """The word for a rule, and for what it costs and for each harm (attack, measure) that it shall undo."""
 
     rule: str
-    word: Word
-    cost: Word
-    undone: dict[tuple[str, Measure], Word]
+    word: Verdict
+    cost: Verdict
+    undone: dict[tuple[str, Measure], Verdict]
 
 
 def goal_of(outcomes: Outcomes, rule: str) -> Goal:
     """The verdict on a rule; not resolved where what it needs was not run, or no attack does harm."""
     cost = effect_of(outcomes, NOBODY, rule, "war").gain
-    paid = _word(cost.low, cost.high, -COST) if cost else "not resolved"
-    undone = {harm: _undone(effect_of(outcomes, harm[0], rule, harm[1])) for harm in harms(outcomes)}
-    words = {paid, *undone.values()}
-    if "not met" in words:
-        return Goal(rule, "not met", paid, undone)
-    return Goal(rule, "met" if undone and words == {"met"} else "not resolved", paid, undone)
+    paid = at_least((cost.low, cost.high) if cost else None, -COST)
+    undone = {
+        harm: at_least(effect_of(outcomes, harm[0], rule, harm[1]).recovered_interval, UNDONE)
+        for harm in harms(outcomes)
+    }
+    return Goal(rule, all_of([paid, *(undone.values() or ["not resolved"])]), paid, undone)
 
 
 def harms(outcomes: Outcomes) -> list[tuple[str, Measure]]:
@@ -58,13 +56,3 @@ def _harmed(outcomes: Outcomes, attack: str, measure: Measure) -> bool:
         lost = effect_of(outcomes, attack, bare, measure).cost
         return lost is not None and lost.estimate <= -LOSS
     return (share(outcomes[attack, bare].values(), measure) or 0.0) >= SUCCESS
-
-
-def _undone(effect: Effect) -> Word:
-    return _word(*effect.recovered_interval, UNDONE) if effect.recovered_interval else "not resolved"
-
-
-def _word(low: float, high: float, least: float) -> Word:
-    if low >= least:
-        return "met"
-    return "not met" if high < least else "not resolved"

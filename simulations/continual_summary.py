@@ -7,7 +7,7 @@ same people, seeds, base and lessons.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from mcoe_model.learning.methods import MethodSettings, described
 from simulations.continual_people import Outcome, by_person, differences, removed_interval
 from simulations.continual_run import Run
 from simulations.continual_settings import Arm, OwnMethod
+from simulations.goals import Bounds, Verdict, all_of, at_least
 from simulations.tables import write_csv, write_for_people
 
 #: Tables of fewer seeds are exploratory (the protocol).
@@ -30,9 +31,6 @@ CONFIRMATORY_SEEDS = 10
 #: What a chosen method is to reach: the share of naive forgetting removed, and how far below joint training it may end.
 ENOUGH_REMOVED, NEAR_JOINT = 0.70, 0.03
 MEASURES = ("acc", "bwt", "fwt", "forgetting", "forgetting_from_base", "unseen_acc", "worst_tenth")
-#: Whether both were reached, as far as their intervals tell.
-Verdict = Literal["met", "not met", "not resolved"]
-Bounds = tuple[float, float] | None
 SAME_COMPUTATION = (
     "latent-replay and experience-replay are the same computation, identical by construction: they differ in bytes "
     "only, and so in how many clips a limit has room for."
@@ -65,10 +63,7 @@ def write_results(run: Run) -> dict[str, Any]:
 
 def verdict(removed_between: Bounds, joint_between: Bounds) -> Verdict:
     """Whether enough is removed, and near enough to joint training, by the 95 % intervals of both; None for none."""
-    goals = [(removed_between, ENOUGH_REMOVED), (joint_between, -NEAR_JOINT)]
-    if any(between and between[1] < goal for between, goal in goals):
-        return "not met"
-    return "met" if all(between and between[0] >= goal for between, goal in goals) else "not resolved"
+    return all_of([at_least(removed_between, ENOUGH_REMOVED), at_least(joint_between, -NEAR_JOINT)])
 
 
 def _outcome(run: Run, arm: Arm) -> Outcome:

@@ -22,7 +22,7 @@ from client.comparison import Comparison, compare
 from mcoe_model.files import atomic_write
 from mcoe_model.learning.metrics import Difference, holm, nested_difference
 from mcoe_model.streams import stream
-from simulations.continual_summary import Verdict
+from simulations.goals import Verdict
 
 REFERENCE, PRIORS = "global model", "class priors"
 #: Models whose wearers are asked about beside those of the class priors; they and the priors are tried.
@@ -53,7 +53,7 @@ class Wearer:
     def write(self, path: Path) -> None:
         """Keep it as a file. Raises DiskFull."""
         with atomic_write(path) as file:
-            np.savez(file, name=self.name, models=self.models, correct=self.correct, labels=self.labels, hits=self.hits)
+            np.savez(file, allow_pickle=False, **{name: np.asarray(value) for name, value in vars(self).items()})
 
     @staticmethod
     def read(path: Path) -> Wearer:
